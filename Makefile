@@ -1,0 +1,76 @@
+# Everything here sets up what it needs: `make serve` and `make test` work on a fresh machine with
+# Python 3.11 or newer, make and a C compiler. The stamps in .venv make a second run start at once.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 7071
+# Further arguments for the command that a target runs: make serve ARGS=--ephemeral
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Continuous integration installs the versions that were last seen to work together.
+CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
+NATIVE := $(wildcard native/*.c native/*.h native/*.pyx)
+SOURCES := pow tests benchmarks setup.py
+
+.PHONY: serve test install bench lint format wheel lock clean
+.DEFAULT_GOAL := install
+
+serve: install
+	@exec $(BIN)/pow-mcp serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: install $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+install: $(VENV)/.native
+
+bench: install $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/cython-lint native/_native.pyx
+	$(BIN)/clang-format --dry-run --Werror native/*.c native/*.h
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/clang-format -i native/*.c native/*.h
+
+wheel: $(VENV)/.build
+	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
+	@ls dist/*.whl
+
+# Writes down the versions that are installed now, for continuous integration.
+lock: lint
+	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info native/_native.c pow/*.so pow/*.pyd .benchmarks
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.build: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "pow-mcp needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@# pip 25.1 was the first to install dependency groups.
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install $(CONSTRAINTS) --group build
+	@touch $@
+
+# The package itself, editable, with the extension built in place.
+$(VENV)/.native: $(VENV)/.build setup.py $(NATIVE)
+	@echo "Installing pow-mcp into $(VENV)"
+	@# setuptools warns of every editable installation; what setup.py itself has to say still shows.
+	@PYTHONWARNINGS=ignore $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable .
+	@$(BIN)/pow-mcp --version
+	@touch $@
+
+$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
+	@$(PIP) install $(CONSTRAINTS) --group $*
+	@touch $@

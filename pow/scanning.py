@@ -1,0 +1,145 @@
+"""Find the first nonce of a range that meets a difficulty: the choice of a backend, and `scan`.
+
+The native kernels where the extension is built, hashlib otherwise; the same signature and the same
+answers. This is the one module that imports `pow._native`.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+from pow import hashlib_scan
+from pow.chain import check_difficulty
+from pow.errors import BackendError, InvalidArgument
+
+_native: ModuleType | None
+try:
+    from pow import _native
+except ImportError:
+    _native = None
+
+AUTO = "auto"
+HASHLIB = "hashlib"
+MAX_PREFIX_BYTES = 4096
+# Half-open ranges end here at the latest, so that the last 64-bit nonce can be reached.
+NONCE_STOP = 2**64
+
+StopFlag = bytearray | memoryview
+"""A buffer whose first byte another thread makes nonzero to end a scan."""
+
+Kernel = Callable[[bytes, int, int, int, StopFlag | None], int | None]
+"""(prefix, first, last, difficulty, stop_flag) -> the smallest hit in [first, last], or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to scan: what it is called, whether this machine can run it, and whether it proved itself."""
+
+    name: str
+    supported: bool
+    self_test: bool
+    kernel: Kernel
+
+    @property
+    def usable(self) -> bool:
+        """Whether `scan` may use it."""
+        return self.supported and self.self_test
+
+    @property
+    def releases_gil(self) -> bool:
+        """Whether threads that scan with it run side by side."""
+        return self.name != HASHLIB
+
+
+@functools.cache
+def all_backends() -> Mapping[str, Backend]:
+    """Every backend of this build by name, the fastest first; each native one has run its self-test."""
+    found = [Backend(HASHLIB, supported=True, self_test=True, kernel=hashlib_scan.scan)]
+    if _native is not None:
+        for which, (name, supported) in enumerate(_native.backends()):
+            passed = supported and _native.self_test(which)
+            if supported and not passed:
+                warnings.warn(
+                    f"scan backend {name!r} gave a wrong known answer on this machine and is disabled",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            found.append(Backend(name, supported, passed, functools.partial(_native.scan, which)))
+    return {backend.name: backend for backend in reversed(found)}
+
+
+def supported_backends() -> tuple[str, ...]:
+    """The names of the backends that this machine can use, the fastest first."""
+    return tuple(backend.name for backend in all_backends().values() if backend.usable)
+
+
+def active_backend(name: str | None = None) -> Backend:
+    """The backend of that name; for None or "auto", the one of POW_BACKEND, else the fastest.
+
+    Raises:
+        BackendError: the name is unknown, or its backend can't be used here.
+    """
+    source = "backend"
+    if name is None or name == AUTO:
+        source, name = "POW_BACKEND", os.environ.get("POW_BACKEND", "").strip() or AUTO
+    usable = supported_backends()
+    if name == AUTO:
+        return all_backends()[usable[0]]
+    if name not in usable:
+        why = "is not supported on this machine" if name in all_backends() else "is not known"
+        raise BackendError(f"{source} {name!r} {why}; valid here: {', '.join((AUTO, *usable))}")
+    return all_backends()[name]
+
+
+def native_missing() -> bool:
+    """Whether this installation has no native kernels at all."""
+    return _native is None
+
+
+def scan(
+    prefix: bytes,
+    start: int,
+    stop: int,
+    difficulty: int,
+    *,
+    backend: str | None = None,
+    stop_flag: StopFlag | None = None,
+) -> int | None:
+    """Find the smallest nonce n with start <= n < stop whose digest meets the difficulty.
+
+    The digest is SHA-256(prefix + decimal n), n without padding. Native backends release the GIL.
+
+    Args:
+        prefix: 0 to 4096 bytes, hashed before the nonce.
+        start: first nonce, 0 to 2**64.
+        stop: one past the last nonce, start to 2**64.
+        difficulty: leading zero bits that the digest must have at least, 0 to 256.
+        backend: a name out of `supported_backends()`; None or "auto" for POW_BACKEND, else the fastest.
+        stop_flag: a buffer whose first byte another thread makes nonzero to end the scan, which then
+            returns None within a millisecond or so.
+
+    Returns:
+        The nonce, or None when the range holds none or the scan was stopped.
+
+    Raises:
+        InvalidArgument: an argument is out of range or of the wrong kind.
+        BackendError: the backend is unknown or can't be used here.
+    """
+    if not isinstance(prefix, bytes) or len(prefix) > MAX_PREFIX_BYTES:
+        got = f"{len(prefix)} bytes" if isinstance(prefix, bytes) else type(prefix).__name__
+        raise InvalidArgument(f"prefix must be bytes, at most {MAX_PREFIX_BYTES} of them, not {got}")
+    for name, value in (("start", start), ("stop", stop)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NONCE_STOP:
+            raise InvalidArgument(f"{name} must be an integer from 0 to 2**64, not {value!r}")
+    if start > stop:
+        raise InvalidArgument(f"start must not be past stop, but {start} > {stop}")
+    check_difficulty(difficulty)
+    if stop_flag is not None and memoryview(stop_flag).nbytes < 1:
+        raise InvalidArgument("stop_flag must be a buffer of at least one byte, not an empty one")
+    kernel = active_backend(backend).kernel
+    if start == stop:
+        return None
+    return kernel(prefix, start, stop - 1, difficulty, stop_flag)
