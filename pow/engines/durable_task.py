@@ -1,0 +1,294 @@
+"""`Engine` on the Durable Task SDK: embedded in this process, or on the Durable Task Scheduler.
+
+Both run the same orchestration and activity on the same worker; only what the client and the worker
+connect to differs. The activity mines in this process's pool.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+from durabletask import task
+from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationState, OrchestrationStatus
+from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
+
+from pow.engine import EngineStatus, WorkflowState
+from pow.engines.backend import JournaledBackend
+from pow.engines.journal import FILE_NAME, Journal
+from pow.engines.scheduler import SchedulerAddress, scheduler_client, scheduler_worker
+from pow.errors import EngineError, PowError
+from pow.pool import MinerPool
+from pow.workflow import (
+    ACTIVITY,
+    ORCHESTRATION,
+    CallActivity,
+    ContinueAsNew,
+    Document,
+    MiningJob,
+    Progress,
+    ReportProgress,
+    initial_state,
+    job_of,
+    mine_chain_steps,
+    mine_slice,
+)
+
+# A slice is what a crash repeats. The scheduler bills each one and takes longer to hand it out.
+EMBEDDED_SLICE_SECONDS = 1.0
+SCHEDULER_SLICE_SECONDS = 10.0
+
+# An activity only waits for the pool, so an embedded worker takes many; one on the scheduler takes
+# few, so that other machines get their share. Orchestrations have threads that activities can't take.
+_EMBEDDED_ACTIVITIES = 256
+_SCHEDULER_ACTIVITIES = 16
+_ORCHESTRATIONS = 8
+
+# Between two looks at a workflow that somebody waits for: soon at first, then ever less often.
+_POLL_SECONDS = (0.004, 0.25)
+_POLL_GROWTH = 1.3
+# After a terminate it ends as soon as the worker has heard of it.
+_CANCEL_SECONDS = 10.0
+
+_ENDED: dict[OrchestrationStatus, EngineStatus] = {
+    OrchestrationStatus.COMPLETED: "completed",
+    OrchestrationStatus.FAILED: "failed",
+    OrchestrationStatus.TERMINATED: "terminated",
+}
+
+logger = logging.getLogger(__name__)
+_sdk_logger = logger.getChild("sdk")
+
+
+@dataclass(slots=True)
+class _Connection:
+    client: AsyncTaskHubGrpcClient
+    worker: TaskHubGrpcWorker
+
+
+class DurableTaskEngine:
+    """Runs mining workflows on the Durable Task SDK; an asynchronous context manager.
+
+    It owns its pool: leaving the context ends what mines there, each slice with what it has tried.
+    """
+
+    def __init__(
+        self,
+        pool: MinerPool,
+        *,
+        state_dir: Path | None = None,
+        scheduler: SchedulerAddress | None = None,
+        slice_seconds: float | None = None,
+    ) -> None:
+        """
+        Args:
+            pool: where blocks are mined.
+            state_dir: the folder of the embedded engine's journal; None keeps it in memory.
+            scheduler: where the Durable Task Scheduler is; None embeds the engine in this process.
+            slice_seconds: how long one activity mines.
+        """
+        self.pool = pool
+        self._state_dir = state_dir
+        self._scheduler = scheduler
+        default_slice = SCHEDULER_SLICE_SECONDS if scheduler else EMBEDDED_SLICE_SECONDS
+        self._slice_seconds = default_slice if slice_seconds is None else slice_seconds
+        self._journal: Journal | None = None
+        self._backend: JournaledBackend | None = None
+        self._connected: _Connection | None = None
+        self._cancelled: set[str] = set()
+        self._closing = asyncio.Event()
+
+    def describe(self) -> str:
+        """What and where it is, for the server's start line."""
+        if self._scheduler is not None:
+            return f"Durable Task Scheduler at {self._scheduler.endpoint}, task hub {self._scheduler.taskhub}"
+        if self._state_dir is None:
+            return "embedded engine, kept in memory"
+        return f"embedded engine, journal {self._state_dir / FILE_NAME}"
+
+    async def __aenter__(self) -> Self:
+        _sdk_logger.setLevel(logging.WARNING)
+        connection = self._embed() if self._scheduler is None else self._connect(self._scheduler)
+        connection.worker.add_orchestrator(_orchestrator())
+        connection.worker.add_activity(self._activity())
+        connection.worker.start()  # type: ignore[no-untyped-call]
+        self._connected = connection
+        return self
+
+    def _embed(self) -> _Connection:
+        self._journal = Journal(self._state_dir)
+        self._backend = JournaledBackend(self._journal)
+        address = self._backend.start()
+        resumed = self._backend.resume()
+        if resumed:
+            logger.warning("resumed %d unfinished workflow(s) from the journal", resumed)
+        return _Connection(
+            AsyncTaskHubGrpcClient(host_address=address, logger=_sdk_logger),
+            TaskHubGrpcWorker(
+                host_address=address,
+                logger=_sdk_logger,
+                concurrency_options=_concurrency(_EMBEDDED_ACTIVITIES),
+            ),
+        )
+
+    def _connect(self, scheduler: SchedulerAddress) -> _Connection:
+        return _Connection(
+            scheduler_client(scheduler, _sdk_logger),
+            scheduler_worker(scheduler, _sdk_logger, _concurrency(_SCHEDULER_ACTIVITIES)),
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop without losing work: slices end with what they have tried, workflows stay unfinished."""
+        self.begin_shutdown()
+        await asyncio.to_thread(self.pool.close)
+        # Slices that just ended are in the journal; nothing after them may count as a failure.
+        if self._backend is not None:
+            self._backend.freeze()
+        connection, self._connected = self._connected, None
+        if connection is not None:
+            await connection.client.close()
+            # The SDK tells as an error that the stream of work, which stop() cancels, was cancelled.
+            _sdk_logger.setLevel(logging.CRITICAL)
+            await asyncio.to_thread(connection.worker.stop)
+        if self._backend is not None:
+            await asyncio.to_thread(self._backend.stop, 0)
+        if self._journal is not None:
+            self._journal.close()
+
+    @property
+    def closing(self) -> bool:
+        return self._closing.is_set()
+
+    def begin_shutdown(self) -> None:
+        """Let every `wait` return now, so that callers get their handle before the server is gone."""
+        self._closing.set()
+
+    async def start(self, workflow_id: str, job: MiningJob) -> None:
+        async with self._calls() as client:
+            await client.schedule_new_orchestration(
+                ORCHESTRATION, input=initial_state(job, self._slice_seconds), instance_id=workflow_id
+            )
+
+    async def state(self, workflow_id: str) -> WorkflowState | None:
+        async with self._calls() as client:
+            found = await client.get_orchestration_state(workflow_id)
+        return None if found is None else _workflow_state(found)
+
+    async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        pause, longest = _POLL_SECONDS
+        while True:
+            state = await self.state(workflow_id)
+            left = deadline - loop.time()
+            if state is None or state.ended or left <= 0 or self._closing.is_set():
+                return state
+            try:
+                await asyncio.wait_for(self._closing.wait(), min(pause, left))
+            except TimeoutError:
+                pause = min(pause * _POLL_GROWTH, longest)
+
+    async def cancel(self, workflow_id: str) -> WorkflowState | None:
+        state = await self.state(workflow_id)
+        if state is None or state.ended:
+            return state
+        # In this order: the running slice ends now, a slice that was handed out already doesn't begin.
+        self._cancelled.add(workflow_id)
+        try:
+            async with self._calls() as client:
+                await client.terminate_orchestration(workflow_id, recursive=False)
+            self.pool.cancel(workflow_id)
+            return await self.wait(workflow_id, _CANCEL_SECONDS)
+        finally:
+            self._cancelled.discard(workflow_id)
+
+    async def list(self, limit: int) -> list[WorkflowState]:
+        query = OrchestrationQuery(max_instance_count=limit, fetch_inputs_and_outputs=True)
+        async with self._calls() as client:
+            found = await client.get_all_orchestration_states(query)
+        newest_first = sorted(found, key=lambda state: state.created_at, reverse=True)
+        return [_workflow_state(state) for state in newest_first[:limit]]
+
+    @asynccontextmanager
+    async def _calls(self) -> AsyncIterator[AsyncTaskHubGrpcClient]:
+        if self._connected is None:
+            raise EngineError("the workflow engine is not running")
+        try:
+            yield self._connected.client
+        except grpc.RpcError as error:
+            details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            raise EngineError(f"the workflow engine ({self.describe()}) did not answer: {details}") from error
+
+    def _activity(self) -> "task.Activity[Document, Document]":
+        def mine_block(context: task.ActivityContext, request: Document) -> Document:
+            workflow_id = context.orchestration_id
+            if workflow_id in self._cancelled:
+                return {"found": False, "next_nonce": request["start"], "seconds": 0.0}
+            known = self._journal.recorded_slice(workflow_id, request) if self._journal else None
+            if known is not None:
+                return known
+            answer = mine_slice(self.pool, request, owner=workflow_id)
+            # A slice that was stopped before it tried anything isn't one: it is to be mined again.
+            if self._journal is not None and answer["next_nonce"] > request["start"]:
+                self._journal.record_slice(workflow_id, request, answer)
+            return answer
+
+        assert mine_block.__name__ == ACTIVITY
+        return mine_block
+
+
+def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
+    def mine_chain(
+        context: task.OrchestrationContext, state: Document
+    ) -> Generator[task.Task[Any], Any, Document | None]:
+        steps = mine_chain_steps(state)
+        answer = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            answer = None
+            match step:
+                case CallActivity(request):
+                    answer = yield context.call_activity(ACTIVITY, input=request)
+                case ReportProgress(progress):
+                    context.set_custom_status(progress)
+                case ContinueAsNew(new_state):
+                    context.continue_as_new(new_state)
+
+    assert mine_chain.__name__ == ORCHESTRATION
+    return mine_chain
+
+
+def _concurrency(activities: int) -> ConcurrencyOptions:
+    return ConcurrencyOptions(
+        maximum_concurrent_activity_work_items=activities,
+        maximum_concurrent_orchestration_work_items=_ORCHESTRATIONS,
+        maximum_thread_pool_workers=activities + _ORCHESTRATIONS,
+    )
+
+
+def _workflow_state(found: OrchestrationState) -> WorkflowState:
+    status = _ENDED.get(found.runtime_status, "running")
+    progress = json.loads(found.serialized_custom_status) if found.serialized_custom_status else None
+    return WorkflowState(
+        workflow_id=found.instance_id,
+        status=status,
+        job=_job(found.serialized_input),
+        progress=Progress(**progress) if progress else None,
+        output=json.loads(found.serialized_output) if status == "completed" and found.serialized_output else None,
+        error=found.failure_details.message if found.failure_details else None,
+    )
+
+
+def _job(serialized_input: str | None) -> MiningJob | None:
+    try:
+        return job_of(json.loads(serialized_input or ""))
+    except (ValueError, KeyError, TypeError, PowError):
+        return None

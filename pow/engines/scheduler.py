@@ -1,0 +1,122 @@
+"""The Durable Task Scheduler: its connection string, and a client and a worker for it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any, Self
+
+from azure.core.credentials import AccessToken, TokenCredential
+from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
+from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
+from durabletask.worker import ConcurrencyOptions
+
+from pow.errors import SettingsError
+
+SETTING = "DURABLE_TASK_SCHEDULER_CONNECTION_STRING"
+
+_AUTHENTICATIONS = ("None", "ManagedIdentity", "DefaultAzure")
+_EXAMPLES = (
+    "Endpoint=http://localhost:8080;Authentication=None or "
+    "Endpoint=https://NAME.REGION.durabletask.io;Authentication=ManagedIdentity;ClientID=ID"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerAddress:
+    """Where a scheduler is and how to sign in there."""
+
+    endpoint: str
+    authentication: str
+    client_id: str | None
+    taskhub: str
+
+    @classmethod
+    def parse(cls, connection_string: str, taskhub: str) -> "SchedulerAddress":
+        """Read `Endpoint=…;Authentication=…[;ClientID=…][;TaskHub=…]`; keys in any case and order.
+
+        Raises:
+            SettingsError: a part is missing, unknown, or has a value that isn't allowed.
+        """
+        parts: dict[str, str] = {}
+        for part in filter(None, (text.strip() for text in connection_string.split(";"))):
+            key, separator, value = part.partition("=")
+            if not separator or key.strip().lower() not in ("endpoint", "authentication", "clientid", "taskhub"):
+                raise SettingsError(f"setting {SETTING} has the unknown part {part!r}; write it like {_EXAMPLES}")
+            parts[key.strip().lower()] = value.strip()
+        endpoint = parts.get("endpoint", "")
+        if not endpoint.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"setting {SETTING} needs an Endpoint that starts with http:// or https://, not {endpoint!r}; "
+                f"write it like {_EXAMPLES}"
+            )
+        wanted = parts.get("authentication", "")
+        authentication = next((name for name in _AUTHENTICATIONS if name.lower() == wanted.lower()), None)
+        if authentication is None:
+            raise SettingsError(
+                f"setting {SETTING} needs an Authentication of {', '.join(_AUTHENTICATIONS)}, not {wanted!r}"
+            )
+        return cls(endpoint, authentication, parts.get("clientid") or None, parts.get("taskhub") or taskhub)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the endpoint speaks TLS."""
+        return self.endpoint.startswith("https://")
+
+    def credential(self) -> TokenCredential | None:
+        """What signs in; None for an emulator."""
+        if self.authentication == "None":
+            return None
+        # Imported here: it takes a third of a second, and only a scheduler in Azure needs it.
+        from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
+
+        if self.authentication == "ManagedIdentity":
+            return ManagedIdentityCredential(client_id=self.client_id)
+        return DefaultAzureCredential(managed_identity_client_id=self.client_id)
+
+
+def scheduler_client(address: SchedulerAddress, logger: logging.Logger) -> AsyncDurableTaskSchedulerClient:
+    """A client of the scheduler."""
+    credential = address.credential()
+    return AsyncDurableTaskSchedulerClient(
+        host_address=address.endpoint,
+        taskhub=address.taskhub,
+        token_credential=None if credential is None else _AsyncCredential(credential),
+        secure_channel=address.secure,
+        logger=logger,
+    )
+
+
+def scheduler_worker(
+    address: SchedulerAddress, logger: logging.Logger, concurrency: ConcurrencyOptions
+) -> DurableTaskSchedulerWorker:
+    """A worker that takes its work from the scheduler."""
+    return DurableTaskSchedulerWorker(
+        host_address=address.endpoint,
+        taskhub=address.taskhub,
+        token_credential=address.credential(),
+        secure_channel=address.secure,
+        concurrency_options=concurrency,
+        logger=logger,
+    )
+
+
+class _AsyncCredential:
+    """A credential for asynchronous callers, by way of a thread.
+
+    azure.identity.aio would bring a whole HTTP client (aiohttp) for one token an hour.
+    """
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        return await asyncio.to_thread(self._credential.get_token, *scopes, **options)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
