@@ -1,0 +1,7 @@
+"""`python -m pow` is `pow-mcp`."""
+
+import sys
+
+from pow.cli import main
+
+sys.exit(main())

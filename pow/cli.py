@@ -1,0 +1,355 @@
+"""The command line: serve, mine, verify, backends.
+
+Exit codes: 0 fine, 1 a chain that doesn't verify (or a server that can't start), 2 bad usage.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pow import __version__
+from pow.chain import (
+    DEFAULT_BLOCKS,
+    DEFAULT_GENESIS,
+    MAX_DIFFICULTY,
+    Chain,
+    check_genesis,
+    verify_chain,
+)
+from pow.errors import BackendError, InvalidArgument, InvalidChain, PowError, SettingsError
+from pow.miner import MiningProgress, mine_chain, shared_pool
+from pow.pool import MAX_THREADS
+from pow.scanning import AUTO, active_backend, all_backends, native_missing
+from pow.settings import Settings
+
+OK, FAILED, USAGE = 0, 1, 2
+
+_NATIVE_MISSING = (
+    "the native extension is missing, so hashlib scans, at about a tenth of the speed and on one core; "
+    "to build it, install a C compiler and Python's headers, and install pow-mcp again"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (InvalidArgument, SettingsError, BackendError) as error:
+        return _complain(error, USAGE)
+    except PowError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return 130  # what a shell reports for Ctrl-C
+    except BrokenPipeError:
+        # The reader of our output is gone; Python would complain again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"pow-mcp: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pow-mcp",
+        description="A proof-of-work miner behind MCP tools.",
+        epilog="Settings are read from the environment: MiningDifficulty, MaxDifficulty, MaxBlocks, MiningThreads, "
+        "WaitBudgetSeconds, POW_BACKEND, TASKHUB_NAME, DURABLE_TASK_SCHEDULER_CONNECTION_STRING.",
+    )
+    parser.add_argument("--version", action=_Version, help="show the version and the active scan backend")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_mine(commands)
+    _add_verify(commands)
+    _add_backends(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """--version, which loads the backends only when asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            print(f"pow-mcp {__version__} (backend {active_backend().name})")
+        except BackendError as error:
+            parser.exit(_complain(error, USAGE))
+        if native_missing():
+            print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
+        parser.exit()
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="serve the MCP tools over HTTP",
+        description="Serve the MCP tools at http://HOST:PORT/mcp until Ctrl-C. Work that was accepted goes on when "
+        "the server is started again.",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument(
+        "--port",
+        type=_integer(0, 65535),
+        default=7071,
+        help="port to listen on, 0 for a free one (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host name, beside localhost, that clients may use in the URL; may be repeated",
+    )
+    where = serve.add_mutually_exclusive_group()
+    where.add_argument(
+        "--state-dir",
+        type=Path,
+        default=_default_state_dir(),
+        metavar="DIR",
+        help="folder of the journal that outlives the server (default: %(default)s)",
+    )
+    where.add_argument("--ephemeral", action="store_true", help="keep nothing: work ends with the server")
+    serve.set_defaults(run=_serve)
+
+
+def _add_mine(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    mine = commands.add_parser(
+        "mine",
+        help="mine a chain here and now",
+        description="Mine a chain and print it. The same arguments give the same chain on any backend and threads.",
+    )
+    mine.add_argument(
+        "--difficulty",
+        type=_integer(0, MAX_DIFFICULTY),
+        metavar="BITS",
+        help="leading zero bits of each hash, 0 to 256; one more doubles the work "
+        f"(default: the setting MiningDifficulty, else {Settings().mining_difficulty})",
+    )
+    mine.add_argument(
+        "--blocks", type=_integer(1, None), default=DEFAULT_BLOCKS, metavar="N", help="how many (default: %(default)s)"
+    )
+    mine.add_argument(
+        "--genesis",
+        type=_genesis,
+        default=DEFAULT_GENESIS,
+        metavar="TEXT",
+        help="text that block 1 links to (default: %(default)s)",
+    )
+    mine.add_argument(
+        "--threads",
+        type=_integer(1, MAX_THREADS),
+        metavar="N",
+        help="threads to mine with (default: every usable core)",
+    )
+    mine.add_argument(
+        "--backend", default=AUTO, metavar="NAME", help="scan backend (default: auto); see `pow-mcp backends`"
+    )
+    mine.add_argument("--json", action="store_true", help="print the chain as JSON and nothing else")
+    mine.set_defaults(run=_mine)
+
+
+def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="check a chain",
+        description="Check the links and the proof of work of a chain in JSON. Exit code 1 when it doesn't verify.",
+    )
+    verify.add_argument(
+        "file", metavar="FILE", help="the chain's JSON, as `pow-mcp mine --json` prints it; - for standard input"
+    )
+    verify.add_argument(
+        "--prove-smallest",
+        action="store_true",
+        help="prove too that each nonce is the smallest, which takes as long as mining did",
+    )
+    verify.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else")
+    verify.set_defaults(run=_verify)
+
+
+def _add_backends(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    backends = commands.add_parser(
+        "backends",
+        help="list the scan backends",
+        description="List the scan backends of this build, the fastest first, and which one is active. "
+        "POW_BACKEND=NAME chooses another.",
+    )
+    backends.add_argument("--json", action="store_true", help="print them as JSON and nothing else")
+    backends.set_defaults(run=_backends)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # Imported here: the server's libraries take a second, and the other commands don't need them.
+    from pow.server import ServeOptions, serve
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if native_missing():
+        print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
+    state_dir = None if options.ephemeral else options.state_dir
+    serve_options = ServeOptions(options.host, options.port, state_dir, tuple(options.allow_host))
+    asyncio.run(serve(Settings.from_environment(), serve_options))
+    return OK
+
+
+def _mine(options: argparse.Namespace) -> int:
+    difficulty = options.difficulty
+    if difficulty is None:
+        difficulty = Settings.from_environment().mining_difficulty
+    with _ProgressLine() as progress:
+        chain = mine_chain(
+            options.genesis,
+            difficulty=difficulty,
+            blocks=options.blocks,
+            threads=options.threads,
+            backend=None if options.backend == AUTO else options.backend,
+            progress=progress.show if sys.stderr.isatty() else None,
+        )
+    print(json.dumps(chain.to_dict(), ensure_ascii=False) if options.json else _table(chain))
+    return OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        chain = Chain.from_dict(_read_json(options.file))
+        pool = shared_pool()
+        verification = verify_chain(
+            chain,
+            search=(lambda prefix, start, stop, difficulty: pool.search(prefix, start, difficulty, stop=stop).nonce)
+            if options.prove_smallest
+            else None,
+        )
+        verdict: dict[str, Any] = {"valid": bool(verification), "blocks": verification.blocks}
+        if not verification:
+            verdict |= {"block": verification.block_index, "fault": verification.fault}
+        message = verification.message
+    except InvalidChain as error:
+        verdict = {"valid": False, "fault": "not_a_chain"}
+        message = str(error)
+    if message:
+        verdict["message"] = message
+    if options.json:
+        print(json.dumps(verdict, ensure_ascii=False))
+    elif verdict["valid"]:
+        proven = ", every nonce the smallest" if options.prove_smallest else ""
+        print(f"valid: {len(chain.blocks)} block(s) at difficulty {chain.difficulty}{proven}")
+    else:
+        print(f"invalid: {message}")
+    return OK if verdict["valid"] else FAILED
+
+
+def _backends(options: argparse.Namespace) -> int:
+    active = active_backend().name
+    rows = [
+        {
+            "name": backend.name,
+            "supported": backend.supported,
+            "self_test": backend.self_test,
+            "active": backend.name == active,
+        }
+        for backend in all_backends().values()
+    ]
+    if options.json:
+        print(json.dumps(rows))
+        return OK
+    print(f"{'backend':12} {'supported':10} {'self-test':10} active")
+    for row in rows:
+        supported = "yes" if row["supported"] else "no"
+        self_test = "-" if not row["supported"] else "passed" if row["self_test"] else "FAILED"
+        print(f"{row['name']:12} {supported:10} {self_test:10} {'*' if row['active'] else ''}".rstrip())
+    if native_missing():
+        print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
+    return OK
+
+
+def _read_json(name: str) -> object:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidArgument(f"can't read {name}: {reason}") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{name} is not JSON: {error}") from error
+
+
+def _table(chain: Chain) -> str:
+    lines = [f"{len(chain.blocks)} block(s) from {chain.genesis!r} at difficulty {chain.difficulty}"]
+    width = max(len(f"{block.nonce:,}") for block in chain.blocks)
+    lines += [f"{block.index:4}  nonce {block.nonce:>{width},}  {block.hash}" for block in chain.blocks]
+    return "\n".join(lines)
+
+
+class _ProgressLine:
+    """One line on a terminal that is written over and over, and wiped at the end."""
+
+    _BAR = 20
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def __enter__(self) -> "_ProgressLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def show(self, progress: MiningProgress) -> None:
+        done = self._BAR * progress.blocks_done // progress.blocks_total
+        left = progress.expected_seconds_left
+        line = (
+            f"{'█' * done}{'░' * (self._BAR - done)} {progress.blocks_done}/{progress.blocks_total} blocks  "
+            f"{progress.rate / 1e6:.1f} million hashes/s  "
+            # A search has no memory, so this doesn't count down within a block; it is still the best guess.
+            f"{'' if left is None else f'about {_duration(left)} left on average'}"
+        )
+        print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+        self._shown = True
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _default_state_dir() -> Path:
+    """The user's state directory: XDG's on Linux, and where the others keep such things."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "pow-mcp"
+
+
+def _integer(low: int, high: int | None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (
+            text.isascii() and text.isdigit() and low <= int(text[:20]) and (high is None or int(text[:20]) <= high)
+        ):
+            allowed = f"from {low} to {high}" if high is not None else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"must be an integer {allowed}, not {text!r}")
+        return int(text[:20])
+
+    return parse
+
+
+def _genesis(text: str) -> str:
+    try:
+        return check_genesis(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,88 @@
+"""Settings from the environment, under the names that the Functions sample made known."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pow.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
+from pow.errors import SettingsError
+from pow.pool import MAX_THREADS
+
+# Keeps a finished chain, some 250 bytes a block, far below the 1 MB that the scheduler takes.
+_MAX_BLOCKS_LIMIT = 1000
+_MAX_BUDGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the host may tune. The environment's name for each is in `from_environment`."""
+
+    wait_budget_seconds: float = 20.0
+    mining_difficulty: int = 21
+    max_difficulty: int = 40
+    max_blocks: int = 64
+    mining_threads: int | None = None
+    taskhub_name: str = "default"
+    scheduler_connection_string: str | None = None
+
+    @property
+    def default_blocks(self) -> int:
+        """Blocks of a chain when the caller doesn't say."""
+        return min(DEFAULT_BLOCKS, self.max_blocks)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings; those that are absent or blank keep their defaults.
+
+        Raises:
+            SettingsError: a value isn't allowed; names the setting, the value and what is.
+        """
+        read = _Reader(environment)
+        default = cls()
+        max_difficulty = read.integer("MaxDifficulty", default.max_difficulty, 1, MAX_DIFFICULTY)
+        return cls(
+            wait_budget_seconds=read.seconds("WaitBudgetSeconds", default.wait_budget_seconds),
+            mining_difficulty=read.integer(
+                "MiningDifficulty",
+                min(default.mining_difficulty, max_difficulty),
+                1,
+                max_difficulty,
+                "MaxDifficulty is the upper end",
+            ),
+            max_difficulty=max_difficulty,
+            max_blocks=read.integer("MaxBlocks", default.max_blocks, 1, _MAX_BLOCKS_LIMIT),
+            mining_threads=read.integer("MiningThreads", 0, 1, MAX_THREADS) or None,
+            taskhub_name=read.text("TASKHUB_NAME") or default.taskhub_name,
+            scheduler_connection_string=read.text("DURABLE_TASK_SCHEDULER_CONNECTION_STRING") or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    environment: Mapping[str, str]
+
+    def text(self, name: str) -> str:
+        return self.environment.get(name, "").strip()
+
+    def integer(self, name: str, default: int, low: int, high: int, hint: str = "") -> int:
+        text = self.text(name)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+            allowed = f"an integer from {low} to {high}" + (f" ({hint})" if hint else "")
+            raise SettingsError(f"setting {name} must be {allowed}, not {text!r}")
+        return int(text)
+
+    def seconds(self, name: str, default: float) -> float:
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= _MAX_BUDGET_SECONDS:
+            raise SettingsError(
+                f"setting {name} must be a number of seconds from 0 to {_MAX_BUDGET_SECONDS:.0f}, not {text!r}"
+            )
+        return value
