@@ -1,14 +1,13 @@
 """The pool: fans the nonce ranges of many searches out over the cores, and finds each smallest hit.
 
 Each search is cut into chunks of some milliseconds, handed out in the order of their nonces. A free
-thread takes the next chunk of the search that has waited longest, so that searches share the cores
-fairly and a small one beside a huge one is soon done. When a chunk hits, chunks above it are stopped
-and chunks below it run on: the hit that is left when they are done is the smallest.
+thread takes the next chunk of the search that has had the fewest nonces tried, so that searches share
+the cores fairly and a small one beside huge ones is soon done. When a chunk hits, chunks above it are
+stopped and chunks below it run on: the hit that is left when they are done is the smallest.
 """
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
@@ -54,6 +53,9 @@ class _Job:
     difficulty: int
     deadline: float | None
     owner: Hashable
+    # Nonces handed out, counted from where the search that had the fewest stood when this one began:
+    # a newcomer is neither ahead of the others nor behind them.
+    charge: int
     next: int = field(init=False)
     best: int | None = None
     cut: int | None = None  # the smallest start of a chunk that was stopped before its end
@@ -102,7 +104,6 @@ class MinerPool:
         self._hashes = 0
         self._closed = False
         self._workers: list[threading.Thread] = []
-        self._turns: deque[_Job] = deque()
         self._jobs: set[_Job] = set()
         self._changed = threading.Condition()
 
@@ -154,13 +155,13 @@ class MinerPool:
         """
         check_difficulty(difficulty)
         deadline = None if seconds is None else time.monotonic() + seconds
-        job = _Job(prefix, start, stop, difficulty, deadline, owner)
         with self._changed:
             if self._closed or start >= stop:
                 return SearchResult(None, start, self._closed)
             self._start_workers()
+            charge = min((other.charge for other in self._jobs), default=0)
+            job = _Job(prefix, start, stop, difficulty, deadline, owner, charge)
             self._jobs.add(job)
-            self._turns.append(job)
             self._changed.notify_all()
         try:
             while not job.done.wait(None if progress is None else _PROGRESS_SECONDS):
@@ -228,20 +229,22 @@ class MinerPool:
         """The next chunk of the search whose turn it is; waits for one; None when the pool is closed."""
         with self._changed:
             while True:
-                while self._turns:
-                    job = self._turns.popleft()
+                for job in sorted(self._jobs, key=lambda job: job.charge):
                     if job.exhausted():
                         self._settle(job)
-                        continue
-                    stop_flag[0] = 0
-                    chunk = _Chunk(job, job.next, min(job.next + self._chunk_nonces(job), job.stop), stop_flag)
-                    job.next = chunk.stop
-                    job.running.append(chunk)
-                    self._turns.append(job)
-                    return chunk
+                    else:
+                        return self._hand_out(job, stop_flag)
                 if self._closed:
                     return None
                 self._changed.wait()
+
+    def _hand_out(self, job: _Job, stop_flag: bytearray) -> _Chunk:
+        stop_flag[0] = 0
+        chunk = _Chunk(job, job.next, min(job.next + self._chunk_nonces(job), job.stop), stop_flag)
+        job.next = chunk.stop
+        job.charge += chunk.stop - chunk.start
+        job.running.append(chunk)
+        return chunk
 
     def _chunk_nonces(self, job: _Job) -> int:
         # An easy block's chunks stay small, so that the threads don't all overshoot its nonce.
@@ -279,11 +282,8 @@ class MinerPool:
         """Let the search go when it is over. Called with the lock held, after any change to the job."""
         if job.running or not job.exhausted():
             return
-        if job in self._jobs:
-            self._jobs.remove(job)
-            if job in self._turns:
-                self._turns.remove(job)
-            job.done.set()
+        self._jobs.discard(job)
+        job.done.set()
 
     def _measure(self) -> float:
         nonces = _CHUNK_NONCES
