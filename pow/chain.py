@@ -107,12 +107,12 @@ class Block:
         """
         fields = _object(document, where)
         block = cls(
-            index=_integer(fields, "index", where),
+            index=_integer(fields, "index", where, MAX_NONCE),
             previous_hash=_text(fields, "previous_hash", where),
-            nonce=_integer(fields, "nonce", where),
+            nonce=_integer(fields, "nonce", where, MAX_NONCE),
             hash=_text(fields, "hash", where),
         )
-        if "attempts" in fields and _integer(fields, "attempts", where) != block.attempts:
+        if "attempts" in fields and _integer(fields, "attempts", where, MAX_NONCE + 1) != block.attempts:
             raise InvalidChain(
                 f"{where}.attempts is {fields['attempts']}, but the nonce {block.nonce} takes {block.attempts}"
             )
@@ -146,12 +146,9 @@ class Chain:
         blocks = fields.get("blocks")
         if not isinstance(blocks, Sequence) or isinstance(blocks, str):
             raise InvalidChain(f"chain.blocks must be a list of blocks, not {_brief(blocks)}")
-        difficulty = _integer(fields, "difficulty", "chain")
-        if difficulty > MAX_DIFFICULTY:
-            raise InvalidChain(f"chain.difficulty must be at most {MAX_DIFFICULTY}, not {difficulty}")
         return cls(
             genesis=_text(fields, "genesis", "chain"),
-            difficulty=difficulty,
+            difficulty=_integer(fields, "difficulty", "chain", MAX_DIFFICULTY),
             blocks=tuple(Block.from_dict(block, f"blocks[{i}]") for i, block in enumerate(blocks)),
         )
 
@@ -220,10 +217,10 @@ def _object(document: object, where: str) -> Mapping[str, Any]:
     return document
 
 
-def _integer(fields: Mapping[str, Any], name: str, where: str) -> int:
+def _integer(fields: Mapping[str, Any], name: str, where: str, high: int) -> int:
     value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NONCE + 1:
-        raise InvalidChain(f"{where}.{name} must be an integer from 0 to 2^64, not {_brief(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
+        raise InvalidChain(f"{where}.{name} must be an integer from 0 to {high}, not {_brief(value)}")
     return value
 
 
