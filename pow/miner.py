@@ -118,13 +118,16 @@ def _mine_blocks(
     progress: Callable[[MiningProgress], None] | None,
 ) -> Chain:
     mined: list[Block] = []
-    hashes = 0
+    hashes = shown = 0
     began = time.perf_counter()
 
     def report(tried: int) -> None:
+        nonlocal shown
+        # What was tried beyond a block's nonce counts while it is searched, and not towards the chain's
+        # attempts in the end: don't let that show as a step back.
+        shown = max(shown, hashes + tried)
         if progress is not None:
-            seconds = time.perf_counter() - began
-            progress(MiningProgress(len(mined), blocks, difficulty, hashes + tried, seconds))
+            progress(MiningProgress(len(mined), blocks, difficulty, shown, time.perf_counter() - began))
 
     for index in range(1, blocks + 1):
         previous_hash = mined[-1].hash if mined else genesis

@@ -15,7 +15,7 @@ from pow.chain import check_difficulty
 from pow.cores import usable_cores
 from pow.errors import InvalidArgument
 from pow.odds import expected_hashes
-from pow.scanning import NONCE_STOP, active_backend
+from pow.scanning import NONCE_STOP, active_backend, check_range
 
 MAX_THREADS = 1024
 
@@ -53,9 +53,7 @@ class _Job:
     difficulty: int
     deadline: float | None
     owner: Hashable
-    # Nonces handed out, counted from where the search that had the fewest stood when this one began:
-    # a newcomer is neither ahead of the others nor behind them.
-    charge: int
+    charge: float  # nonces handed out, counted from where `MinerPool._newcomers_charge` let it begin
     next: int = field(init=False)
     best: int | None = None
     cut: int | None = None  # the smallest start of a chunk that was stopped before its end
@@ -104,7 +102,9 @@ class MinerPool:
         self._hashes = 0
         self._closed = False
         self._workers: list[threading.Thread] = []
-        self._jobs: set[_Job] = set()
+        self._jobs: list[_Job] = []  # the oldest first
+        # Nonces that a search would have been handed by now, had it been here always.
+        self._fair_share = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -148,20 +148,23 @@ class MinerPool:
             prefix: bytes that are hashed before the decimal nonce.
             start: the first nonce.
             difficulty: leading zero bits, 0 to 256.
-            stop: one past the last nonce.
+            stop: one past the last nonce, at most 2**64.
             seconds: no new chunk begins after so many; None for no limit.
             owner: what `cancel` knows the search by.
             progress: called every tenth of a second, in the calling thread, with the nonces tried so far.
+
+        Raises:
+            InvalidArgument: the range or the difficulty is none.
         """
+        check_range(start, stop)
         check_difficulty(difficulty)
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._changed:
-            if self._closed or start >= stop:
+            if self._closed or start == stop:
                 return SearchResult(None, start, self._closed)
             self._start_workers()
-            charge = min((other.charge for other in self._jobs), default=0)
-            job = _Job(prefix, start, stop, difficulty, deadline, owner, charge)
-            self._jobs.add(job)
+            job = _Job(prefix, start, stop, difficulty, deadline, owner, self._newcomers_charge())
+            self._jobs.append(job)
             self._changed.notify_all()
         try:
             while not job.done.wait(None if progress is None else _PROGRESS_SECONDS):
@@ -229,7 +232,7 @@ class MinerPool:
         """The next chunk of the search whose turn it is; waits for one; None when the pool is closed."""
         with self._changed:
             while True:
-                for job in sorted(self._jobs, key=lambda job: job.charge):
+                for job in sorted(self._jobs, key=lambda job: job.charge):  # of equal ones the oldest first
                     if job.exhausted():
                         self._settle(job)
                     else:
@@ -238,19 +241,28 @@ class MinerPool:
                     return None
                 self._changed.wait()
 
+    def _newcomers_charge(self) -> float:
+        # Level with the search that has had the least, so that a small one is soon done; but at most a
+        # chunk behind everybody's share, or a stream of newcomers would starve the searches before them.
+        least = min((job.charge for job in self._jobs), default=self._fair_share)
+        return max(least, self._fair_share - self._longest_chunk())
+
     def _hand_out(self, job: _Job, stop_flag: bytearray) -> _Chunk:
         stop_flag[0] = 0
         chunk = _Chunk(job, job.next, min(job.next + self._chunk_nonces(job), job.stop), stop_flag)
         job.next = chunk.stop
         job.charge += chunk.stop - chunk.start
+        self._fair_share += (chunk.stop - chunk.start) / len(self._jobs)
         job.running.append(chunk)
         return chunk
 
     def _chunk_nonces(self, job: _Job) -> int:
         # An easy block's chunks stay small, so that the threads don't all overshoot its nonce.
         wanted = expected_hashes(job.difficulty) // (2 * self.threads)
-        most = int(self._thread_rate * _CHUNK_SECONDS)
-        return max(min(wanted, most), _CHUNK_NONCES)
+        return max(min(wanted, self._longest_chunk()), _CHUNK_NONCES)
+
+    def _longest_chunk(self) -> int:
+        return max(int(self._thread_rate * _CHUNK_SECONDS), _CHUNK_NONCES)
 
     def _finish(self, chunk: _Chunk, nonce: int | None, seconds: float) -> None:
         job = chunk.job
@@ -280,9 +292,9 @@ class MinerPool:
 
     def _settle(self, job: _Job) -> None:
         """Let the search go when it is over. Called with the lock held, after any change to the job."""
-        if job.running or not job.exhausted():
+        if job.running or job.done.is_set() or not job.exhausted():
             return
-        self._jobs.discard(job)
+        self._jobs.remove(job)
         job.done.set()
 
     def _measure(self) -> float:

@@ -94,6 +94,19 @@ def active_backend(name: str | None = None) -> Backend:
     return all_backends()[name]
 
 
+def check_range(start: int, stop: int) -> None:
+    """Let [start, stop) pass if it is a range of 64-bit nonces.
+
+    Raises:
+        InvalidArgument: it isn't.
+    """
+    for name, value in (("start", start), ("stop", stop)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NONCE_STOP:
+            raise InvalidArgument(f"{name} must be an integer from 0 to 2**64, not {value!r}")
+    if start > stop:
+        raise InvalidArgument(f"start must not be past stop, but {start} > {stop}")
+
+
 def native_missing() -> bool:
     """Whether this installation has no native kernels at all."""
     return _native is None
@@ -131,15 +144,23 @@ def scan(
     if not isinstance(prefix, bytes) or len(prefix) > MAX_PREFIX_BYTES:
         got = f"{len(prefix)} bytes" if isinstance(prefix, bytes) else type(prefix).__name__
         raise InvalidArgument(f"prefix must be bytes, at most {MAX_PREFIX_BYTES} of them, not {got}")
-    for name, value in (("start", start), ("stop", stop)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NONCE_STOP:
-            raise InvalidArgument(f"{name} must be an integer from 0 to 2**64, not {value!r}")
-    if start > stop:
-        raise InvalidArgument(f"start must not be past stop, but {start} > {stop}")
+    check_range(start, stop)
     check_difficulty(difficulty)
-    if stop_flag is not None and memoryview(stop_flag).nbytes < 1:
-        raise InvalidArgument("stop_flag must be a buffer of at least one byte, not an empty one")
+    if stop_flag is not None:
+        stop_flag = _checked_flag(stop_flag)
     kernel = active_backend(backend).kernel
     if start == stop:
         return None
     return kernel(prefix, start, stop - 1, difficulty, stop_flag)
+
+
+def _checked_flag(stop_flag: StopFlag) -> memoryview:
+    try:
+        flag = memoryview(stop_flag)
+    except TypeError:
+        raise InvalidArgument(f"stop_flag must be a buffer such as bytearray(1), not {stop_flag!r}") from None
+    if flag.nbytes < 1:
+        raise InvalidArgument("stop_flag must be a buffer of at least one byte, not an empty one")
+    if not flag.contiguous:
+        raise InvalidArgument("stop_flag must be a contiguous buffer, not one with gaps")
+    return flag
