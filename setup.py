@@ -21,7 +21,7 @@ WARNING: again; POW_REQUIRE_NATIVE=1 makes this an error.
 """
 
 
-class OptionalBuildExt(build_ext):
+class OptionalBuildExt(build_ext):  # type: ignore[misc]  # setuptools has no types for its commands
     """build_ext that says what is lost, instead of failing, when there is no working compiler."""
 
     lost = False

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a reader that has gone away is dealt with
+        return code
     except (InvalidArgument, SettingsError, BackendError) as error:
         return _complain(error, USAGE)
     except PowError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -111,24 +112,37 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
             tools = MiningTools(engine, settings, lambda: pool.rate)
             app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts)
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
-            host, port = listener.getsockname()[:2]
-            shown_host = f"[{host}]" if ":" in host else host
-            print(
-                f"pow-mcp {__version__} serves MCP at http://{shown_host}:{port}{MCP_PATH} · "
-                f"backend {pool.backend}, {pool.threads} thread(s), {pool.rate / 1e6:.1f} million hashes/s · "
-                f"{engine.describe()}",
-                flush=True,
-            )
-            await _Server(config, engine).serve(sockets=[listener])
+            await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])
+
+
+def _start_line(listener: socket.socket, pool: MinerPool, engine: DurableTaskEngine) -> str:
+    host, port = listener.getsockname()[:2]
+    url_host = f"[{host}]" if ":" in host else host
+    return (
+        f"pow-mcp {__version__} serves MCP at http://{url_host}:{port}{MCP_PATH} · "
+        f"backend {pool.backend}, {pool.threads} thread(s), {pool.rate / 1e6:.1f} million hashes/s · "
+        f"{engine.describe()}"
+    )
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with its signals going to the engine too."""
+    """uvicorn, which says when it serves, tells the engine of signals too, and ends quietly."""
 
-    def __init__(self, config: uvicorn.Config, engine: DurableTaskEngine) -> None:
+    def __init__(self, config: uvicorn.Config, engine: DurableTaskEngine, start_line: str) -> None:
         super().__init__(config)
         self._engine = engine
+        self._start_line = start_line
         self._loop = asyncio.get_running_loop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Only now: who reads it may connect, or send a signal, at once.
+        print(self._start_line, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Clients keep streams open, which are cut now: that is no error worth a traceback each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._loop.call_soon_threadsafe(self._engine.begin_shutdown)

@@ -102,6 +102,7 @@ class DurableTaskEngine:
         self._connected: _Connection | None = None
         self._cancelled: set[str] = set()
         self._closing = asyncio.Event()
+        self._putting_away: asyncio.Task[None] | None = None
 
     def describe(self) -> str:
         """What and where it is, for the server's start line."""
@@ -145,10 +146,8 @@ class DurableTaskEngine:
     async def __aexit__(self, *_: object) -> None:
         """Stop without losing work: slices end with what they have tried, workflows stay unfinished."""
         self.begin_shutdown()
-        await asyncio.to_thread(self.pool.close)
-        # Slices that just ended are in the journal; nothing after them may count as a failure.
-        if self._backend is not None:
-            self._backend.freeze()
+        if self._putting_away is not None:
+            await self._putting_away
         connection, self._connected = self._connected, None
         if connection is not None:
             await connection.client.close()
@@ -165,8 +164,16 @@ class DurableTaskEngine:
         return self._closing.is_set()
 
     def begin_shutdown(self) -> None:
-        """Let every `wait` return now, so that callers get their handle before the server is gone."""
+        """Stop mining, and let every `wait` return now, so that callers get their handle in good time."""
         self._closing.set()
+        if self._putting_away is None:
+            self._putting_away = asyncio.create_task(asyncio.to_thread(self._put_away))
+
+    def _put_away(self) -> None:
+        self.pool.close()
+        # Slices that just ended are in the journal; nothing after them may count as a failure.
+        if self._backend is not None:
+            self._backend.freeze()
 
     async def start(self, workflow_id: str, job: MiningJob) -> None:
         async with self._calls() as client:

@@ -157,32 +157,40 @@ def _open_database(state_dir: Path | None) -> sqlite3.Connection:
         where = str(state_dir / FILE_NAME)
     try:
         connection = sqlite3.connect(where, timeout=1, check_same_thread=False)
-        # Exclusive: a second server on the same file would run the same workflows again. The lock goes
-        # with the process, however it ends.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (found_format,) = connection.execute("PRAGMA user_version").fetchone()
-        if found_format not in (0, _FORMAT):
-            connection.close()
-            raise EngineError(
-                f"{where} has format {found_format}, but this version reads format {_FORMAT}; "
-                f"choose another folder with --state-dir"
-            )
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
     except sqlite3.OperationalError as error:
+        raise EngineError(f"the journal {where} can't be opened: {error}") from error
+    try:
+        _prepare(connection, where)
+    except sqlite3.DatabaseError as error:
+        connection.close()
         if "locked" in str(error):
             raise EngineError(
                 f"another pow-mcp server uses the state directory {state_dir}; "
                 f"stop it, or choose another folder with --state-dir, or none with --ephemeral"
             ) from error
-        raise EngineError(f"the journal {where} can't be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
         raise EngineError(
-            f"{where} is not a journal ({error}); move it away, or choose another folder with --state-dir"
+            f"{where} can't be used as a journal ({error}); move it away, or choose another folder with --state-dir"
         ) from error
+    except EngineError:
+        connection.close()
+        raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, where: str) -> None:
+    # Exclusive: a second server on the same file would run the same workflows again. The lock goes
+    # with the process, however it ends.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    (found_format,) = connection.execute("PRAGMA user_version").fetchone()
+    if found_format not in (0, _FORMAT):
+        raise EngineError(
+            f"{where} has format {found_format}, but this version reads format {_FORMAT}; "
+            f"choose another folder with --state-dir"
+        )
+    connection.executescript(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {_FORMAT}")
 
 
 def _key(request: Document) -> str:
