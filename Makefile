@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Continuous integration installs the versions that were last seen to work together.
 CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
-NATIVE := $(wildcard native/*.c native/*.h native/*.pyx)
+# Without what Cython makes of the binding.
+KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 SOURCES := pow tests benchmarks setup.py
 
 .PHONY: serve test install bench lint format wheel lock clean
@@ -27,19 +28,22 @@ test: install $(VENV)/.test
 install: $(VENV)/.native
 
 bench: install $(VENV)/.bench
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+	@mkdir -p .benchmarks
+	@# Quiet: pytest-benchmark's own table shows the seconds of a round, which mean nothing here.
+	$(BIN)/python -m pytest benchmarks --benchmark-quiet --benchmark-json=.benchmarks/latest.json $(ARGS)
 
 lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/cython-lint native/_native.pyx
-	$(BIN)/clang-format --dry-run --Werror native/*.c native/*.h
+	@# It finds pycodestyle by the path only.
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint native/_native.pyx
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/clang-format -i native/*.c native/*.h
+	$(BIN)/clang-format -i $(KERNELS)
 
 wheel: $(VENV)/.build
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
@@ -64,7 +68,7 @@ $(VENV)/.build: pyproject.toml
 	@touch $@
 
 # The package itself, editable, with the extension built in place.
-$(VENV)/.native: $(VENV)/.build setup.py $(NATIVE)
+$(VENV)/.native: $(VENV)/.build setup.py native/_native.pyx $(KERNELS)
 	@echo "Installing pow-mcp into $(VENV)"
 	@# setuptools warns of every editable installation; what setup.py itself has to say still shows.
 	@PYTHONWARNINGS=ignore $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable .

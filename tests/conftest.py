@@ -1,0 +1,50 @@
+"""Fixtures that several test files share."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import ServerProcess
+
+from pow.engines.durable_task import DurableTaskEngine
+from pow.pool import MinerPool
+
+
+@pytest.fixture(scope="session")
+def genesis_chains() -> list[dict[str, Any]]:
+    """Chains mined by an independent implementation, as chain JSON."""
+    document = json.loads((Path(__file__).parent / "genesis_chains.json").read_text("utf-8"))
+    chains: list[dict[str, Any]] = document["chains"]
+    return chains
+
+
+@pytest.fixture(scope="session")
+def genesis_chain(genesis_chains: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The chains of four blocks, the default, that start from GENESIS, by difficulty."""
+    return {
+        chain["difficulty"]: {**chain, "blocks": chain["blocks"][:4]}
+        for chain in genesis_chains
+        if chain["genesis"] == "GENESIS"
+    }
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio, as the server does."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[DurableTaskEngine]:
+    """A running embedded engine that keeps nothing."""
+    async with DurableTaskEngine(MinerPool()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """A server that a module's tests share; it keeps nothing."""
+    with ServerProcess() as running:
+        yield running

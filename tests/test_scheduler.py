@@ -1,0 +1,124 @@
+"""The engine on a Durable Task Scheduler: the same workflow, through the scheduler's client and worker.
+
+The scheduler itself runs in Azure or in a container. Here the SDK's in-process backend stands in its
+place on loopback: it speaks the same protocol, and the code under test can't tell.
+"""
+
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from durabletask.testing import InMemoryOrchestrationBackend
+from server_process import HANG_SECONDS, ServerProcess
+
+from pow.engines.durable_task import DurableTaskEngine
+from pow.engines.scheduler import SchedulerAddress
+from pow.errors import EngineError, SettingsError
+from pow.pool import MinerPool
+from pow.workflow import MiningJob
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def connection_string() -> Iterator[str]:
+    """The address of a running scheduler."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    backend = InMemoryOrchestrationBackend(port=port)
+    backend.start()
+    yield f"Endpoint=http://127.0.0.1:{port};Authentication=None"
+    backend.stop(0)
+
+
+async def test_a_workflow_runs_on_a_scheduler(connection_string: str, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    address = SchedulerAddress.parse(connection_string, "default")
+    async with DurableTaskEngine(MinerPool(), scheduler=address, slice_seconds=0.05) as engine:
+        workflow_id = str(uuid.uuid4())
+        await engine.start(workflow_id, MiningJob(difficulty=20, blocks=4, genesis="GENESIS"))
+        state = await engine.wait(workflow_id, HANG_SECONDS)
+
+        assert state is not None
+        assert (state.status, state.output) == ("completed", genesis_chain[20])
+        assert [listed.workflow_id for listed in await engine.list(10)] == [workflow_id]
+
+
+async def test_cancelling_works_on_a_scheduler(connection_string: str) -> None:
+    address = SchedulerAddress.parse(connection_string, "default")
+    async with DurableTaskEngine(MinerPool(), scheduler=address) as engine:
+        workflow_id = str(uuid.uuid4())
+        await engine.start(workflow_id, MiningJob(difficulty=200, blocks=1, genesis="GENESIS"))
+
+        state = await engine.cancel(workflow_id)
+
+        assert state is not None
+        assert state.status == "terminated"
+
+
+async def test_the_server_uses_the_scheduler_when_its_connection_string_is_set(
+    connection_string: str, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    with ServerProcess(DURABLE_TASK_SCHEDULER_CONNECTION_STRING=connection_string, TASKHUB_NAME="mine") as server:
+        assert "Durable Task Scheduler at http://127.0.0.1" in server.start_line
+        assert "task hub mine" in server.start_line
+        async with server.client() as client:
+            result = await client.call_tool("start_mining", {"difficulty": 12})
+
+    assert result.structured_content is not None
+    assert result.structured_content["chain"] == genesis_chain[12]
+
+
+async def test_a_scheduler_that_is_not_there_is_an_error_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = SchedulerAddress.parse(f"Endpoint=http://127.0.0.1:{port};Authentication=None", "default")
+    async with DurableTaskEngine(MinerPool(), scheduler=address) as engine:
+        with pytest.raises(EngineError, match=f"Durable Task Scheduler at http://127.0.0.1:{port}.*did not answer"):
+            await engine.state(str(uuid.uuid4()))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (
+            "Endpoint=http://localhost:8080;Authentication=None",
+            SchedulerAddress("http://localhost:8080", "None", None, "hub"),
+        ),
+        (
+            " authentication = managedidentity ; ENDPOINT=https://x.y.durabletask.io; ClientID=abc ;TaskHub=other;",
+            SchedulerAddress("https://x.y.durabletask.io", "ManagedIdentity", "abc", "other"),
+        ),
+    ],
+)
+async def test_a_connection_string_is_read(text: str, address: SchedulerAddress) -> None:
+    assert SchedulerAddress.parse(text, "hub") == address
+    assert address.secure == address.endpoint.startswith("https")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("localhost:8080", "has the unknown part 'localhost:8080'"),
+        ("Endpoint=http://x;Password=1", "has the unknown part 'Password=1'"),
+        ("Authentication=None", "needs an Endpoint that starts with http:// or https://, not ''"),
+        ("Endpoint=x:1;Authentication=None", "needs an Endpoint that starts with http:// or https://, not 'x:1'"),
+        ("Endpoint=http://x", "needs an Authentication of None, ManagedIdentity, DefaultAzure, not ''"),
+        ("Endpoint=http://x;Authentication=Key", "not 'Key'"),
+    ],
+)
+async def test_a_bad_connection_string_says_what_is_wrong(text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        SchedulerAddress.parse(text, "hub")
+
+    assert sentence in str(raised.value)
+
+
+async def test_an_identity_signs_in_to_azure_and_none_to_an_emulator() -> None:
+    emulator = SchedulerAddress.parse("Endpoint=http://x;Authentication=None", "hub")
+    azure = SchedulerAddress.parse("Endpoint=https://x;Authentication=ManagedIdentity;ClientID=abc", "hub")
+
+    assert emulator.credential() is None
+    credential = azure.credential()
+    assert type(credential).__name__ == "ManagedIdentityCredential"
