@@ -36,9 +36,9 @@ async def run(engine: DurableTaskEngine, job: MiningJob) -> WorkflowState:
     return state
 
 
-async def until_mining(engine: DurableTaskEngine) -> None:
+async def until_mining(engine: DurableTaskEngine, *, searches: int = 1) -> None:
     async with asyncio.timeout(HANG_SECONDS):
-        while not engine.pool.searches:
+        while engine.pool.searches != searches:
             await asyncio.sleep(0)
 
 
@@ -123,7 +123,7 @@ async def test_a_small_workflow_completes_beside_more_endless_ones_than_there_ar
     endless = [str(uuid.uuid4()) for _ in range(durable_task._EMBEDDED_ACTIVITIES // 8)]
     for workflow_id in endless:
         await engine.start(workflow_id, ENDLESS)
-    await until_mining(engine)
+    await until_mining(engine, searches=len(endless))
 
     small = await run(engine, quick())
 
@@ -134,24 +134,26 @@ async def test_a_small_workflow_completes_beside_more_endless_ones_than_there_ar
         assert state.status == "running"
 
 
-async def test_cancelling_ends_the_running_slice_at_once(engine: DurableTaskEngine) -> None:
+async def test_cancelling_ends_the_running_slice_at_once() -> None:
     workflow_id = str(uuid.uuid4())
-    await engine.start(workflow_id, ENDLESS)
-    await until_mining(engine)
+    async with DurableTaskEngine(MinerPool(), slice_seconds=3600) as engine:
+        await engine.start(workflow_id, ENDLESS)
+        await until_mining(engine)
 
-    state = await engine.cancel(workflow_id)
+        state = await engine.cancel(workflow_id)
 
-    assert state is not None
-    assert state.status == "terminated"
-    assert engine.pool.searches == 0
-    assert await engine.cancel(workflow_id) == state
+        assert state is not None
+        assert state.status == "terminated"
+        # An hour before its time: because it was told to.
+        await until_mining(engine, searches=0)
+        assert await engine.cancel(workflow_id) == state
 
 
 async def test_cancelling_one_workflow_leaves_the_others_alone(engine: DurableTaskEngine) -> None:
     cancelled, other = str(uuid.uuid4()), str(uuid.uuid4())
     await engine.start(cancelled, ENDLESS)
     await engine.start(other, ENDLESS)
-    await until_mining(engine)
+    await until_mining(engine, searches=2)
 
     await engine.cancel(cancelled)
 

@@ -8,6 +8,7 @@ what was accepted and how it ended in a `Journal`, from which it runs on after a
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,9 +34,15 @@ _CALL_THREADS = 32
 class JournaledBackend(InMemoryOrchestrationBackend):
     """An in-process backend whose workflows survive the process. Call `start`, then `resume`."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, on_end: Callable[[str], object]) -> None:
+        """
+        Args:
+            journal: where workflows are kept.
+            on_end: called with the id of each workflow that has ended, in some thread.
+        """
         super().__init__()
         self._journal = journal
+        self._on_end = on_end
         self._frozen = False
         self._socket_dir: Path | None = None
 
@@ -102,6 +109,7 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         if ended:
             # The journal answers for it from here on; memory stays flat.
             self.PurgeInstances(pb.PurgeInstancesRequest(instanceId=request.instanceId), context)
+            self._on_end(request.instanceId)
         return response
 
     def GetInstance(self, request: pb.GetInstanceRequest, context: Any) -> pb.GetInstanceResponse:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -49,9 +49,10 @@ _EMBEDDED_ACTIVITIES = 256
 _SCHEDULER_ACTIVITIES = 16
 _ORCHESTRATIONS = 8
 
-# Between two looks at a workflow that somebody waits for: soon at first, then ever less often.
-_POLL_SECONDS = (0.004, 0.25)
-_POLL_GROWTH = 1.3
+# Between two looks at a workflow on the scheduler that somebody waits for: ever less often. The
+# embedded engine tells of an end itself.
+_POLL_SECONDS = (0.05, 1.0)
+_POLL_GROWTH = 1.5
 # After a terminate it ends as soon as the worker has heard of it.
 _CANCEL_SECONDS = 10.0
 
@@ -101,7 +102,8 @@ class DurableTaskEngine:
         self._backend: JournaledBackend | None = None
         self._connected: _Connection | None = None
         self._cancelled: set[str] = set()
-        self._closing = asyncio.Event()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._closing = False
         self._putting_away: asyncio.Task[None] | None = None
 
     def describe(self) -> str:
@@ -123,7 +125,10 @@ class DurableTaskEngine:
 
     def _embed(self) -> _Connection:
         self._journal = Journal(self._state_dir)
-        self._backend = JournaledBackend(self._journal)
+        loop = asyncio.get_running_loop()
+        self._backend = JournaledBackend(
+            self._journal, lambda workflow_id: loop.call_soon_threadsafe(self._wake, workflow_id)
+        )
         address = self._backend.start()
         resumed = self._backend.resume()
         if resumed:
@@ -161,11 +166,13 @@ class DurableTaskEngine:
 
     @property
     def closing(self) -> bool:
-        return self._closing.is_set()
+        return self._closing
 
     def begin_shutdown(self) -> None:
         """Stop mining, and let every `wait` return now, so that callers get their handle in good time."""
-        self._closing.set()
+        self._closing = True
+        for workflow_id in self._waiting:
+            self._wake(workflow_id)
         if self._putting_away is None:
             self._putting_away = asyncio.create_task(asyncio.to_thread(self._put_away))
 
@@ -189,16 +196,27 @@ class DurableTaskEngine:
     async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        pause, longest = _POLL_SECONDS
-        while True:
-            state = await self.state(workflow_id)
-            left = deadline - loop.time()
-            if state is None or state.ended or left <= 0 or self._closing.is_set():
-                return state
-            try:
-                await asyncio.wait_for(self._closing.wait(), min(pause, left))
-            except TimeoutError:
+        pause, longest = (seconds, seconds) if self._scheduler is None else _POLL_SECONDS
+        # Before the first look, so that an end right after it is not missed.
+        woken = asyncio.Event()
+        self._waiting.setdefault(workflow_id, set()).add(woken)
+        try:
+            while True:
+                state = await self.state(workflow_id)
+                left = deadline - loop.time()
+                if state is None or state.ended or left <= 0 or self._closing:
+                    return state
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), min(pause, left))
                 pause = min(pause * _POLL_GROWTH, longest)
+        finally:
+            self._waiting[workflow_id].discard(woken)
+            if not self._waiting[workflow_id]:
+                del self._waiting[workflow_id]
+
+    def _wake(self, workflow_id: str) -> None:
+        for woken in self._waiting.get(workflow_id, ()):
+            woken.set()
 
     async def cancel(self, workflow_id: str) -> WorkflowState | None:
         state = await self.state(workflow_id)
