@@ -197,10 +197,13 @@ def _block_fault(
         return "bad_index", f"its index is {block.index}, but its place in the chain is {position}"
     if block.previous_hash != previous_hash:
         source = "the genesis text" if position == 1 else f"block {position - 1}'s hash"
-        return "broken_link", f"its previous_hash is {block.previous_hash!r}, but {source} is {previous_hash!r}"
+        return (
+            "broken_link",
+            f"its previous_hash is {_brief(block.previous_hash)}, but {source} is {_brief(previous_hash)}",
+        )
     digest = block_digest(position, previous_hash, block.nonce)
     if block.hash != digest.hex().upper():
-        return "hash_mismatch", f"its hash is {block.hash}, but its bytes hash to {digest.hex().upper()}"
+        return "hash_mismatch", f"its hash is {_brief(block.hash)}, but its bytes hash to {digest.hex().upper()!r}"
     zero_bits = leading_zero_bits(digest)
     if zero_bits < difficulty:
         return "difficulty_not_met", f"its hash has {zero_bits} leading zero bits, but the difficulty is {difficulty}"
@@ -236,5 +239,6 @@ def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _brief(value: object) -> str:
+    # Whole for a hash in quotes; escaped, since documents come from strangers and this goes to terminals.
     text = "missing" if value is None else ascii(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return text if len(text) <= 80 else f"{text[:80]}…"

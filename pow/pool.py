@@ -59,6 +59,7 @@ class _Job:
     cut: int | None = None  # the smallest start of a chunk that was stopped before its end
     tried: int = 0
     stopped: bool = False
+    error: Exception | None = None
     running: list[_Chunk] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -94,7 +95,7 @@ class MinerPool:
         """
         self._backend = active_backend(backend)
         if threads is None:
-            threads = usable_cores() if self._backend.releases_gil else 1
+            threads = min(usable_cores(), MAX_THREADS) if self._backend.releases_gil else 1
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
             raise InvalidArgument(f"threads must be an integer from 1 to {MAX_THREADS}, not {threads!r}")
         self.threads = threads
@@ -155,6 +156,7 @@ class MinerPool:
 
         Raises:
             InvalidArgument: the range or the difficulty is none.
+            Exception: whatever the kernel or the progress callback raised.
         """
         check_range(start, stop)
         check_difficulty(difficulty)
@@ -174,6 +176,8 @@ class MinerPool:
             # Ctrl-C, or a progress callback that fails: leave no thread working for nobody.
             self._stop([job])
             raise
+        if job.error is not None:
+            raise job.error
         return job.result()
 
     def cancel(self, owner: Hashable) -> int:
@@ -209,10 +213,11 @@ class MinerPool:
             self._workers.append(worker)
             worker.start()
 
-    def _stop(self, jobs: list[_Job]) -> None:
+    def _stop(self, jobs: list[_Job], error: Exception | None = None) -> None:
         with self._changed:
             for job in jobs:
                 job.stopped = True
+                job.error = job.error or error
                 for chunk in job.running:
                     chunk.stop_flag[0] = 1
                 self._settle(job)
@@ -225,7 +230,14 @@ class MinerPool:
             if chunk is None:
                 return
             began = time.perf_counter()
-            nonce = self._backend.kernel(chunk.job.prefix, chunk.start, chunk.stop - 1, chunk.job.difficulty, stop_flag)
+            nonce = None
+            try:
+                nonce = self._backend.kernel(
+                    chunk.job.prefix, chunk.start, chunk.stop - 1, chunk.job.difficulty, stop_flag
+                )
+            except Exception as error:
+                # Its caller will hear of it; this thread has other searches to serve.
+                self._stop([chunk.job], error)
             self._finish(chunk, nonce, time.perf_counter() - began)
 
     def _take(self, stop_flag: bytearray) -> _Chunk | None:

@@ -89,9 +89,16 @@ def active_backend(name: str | None = None) -> Backend:
     if name == AUTO:
         return all_backends()[usable[0]]
     if name not in usable:
-        why = "is not supported on this machine" if name in all_backends() else "is not known"
+        why = _unusable(name)
         raise BackendError(f"{source} {name!r} {why}; valid here: {', '.join((AUTO, *usable))}")
     return all_backends()[name]
+
+
+def _unusable(name: str) -> str:
+    backend = all_backends().get(name)
+    if backend is None:
+        return "is not known"
+    return "failed its self-test" if backend.supported else "is not supported on this machine"
 
 
 def check_range(start: int, stop: int) -> None:

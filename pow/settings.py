@@ -1,6 +1,7 @@
 """Settings from the environment, under the names that the Functions sample made known."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from pow.pool import MAX_THREADS
 # Keeps a finished chain, some 250 bytes a block, far below the 1 MB that the scheduler takes.
 _MAX_BLOCKS_LIMIT = 1000
 _MAX_BUDGET_SECONDS = 3600.0
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,7 @@ class _Reader:
         text = self.text(name)
         if not text:
             return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
+        value = float(text) if _DECIMAL.fullmatch(text) else -1.0
         if not 0 <= value <= _MAX_BUDGET_SECONDS:
             raise SettingsError(
                 f"setting {name} must be a number of seconds from 0 to {_MAX_BUDGET_SECONDS:.0f}, not {text!r}"
