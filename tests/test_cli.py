@@ -71,6 +71,17 @@ def test_mine_takes_its_default_difficulty_from_the_settings() -> None:
     assert json.loads(ended.stdout)["difficulty"] == 3
 
 
+def read_terminal(descriptor: int) -> bytes:
+    """All that is written to a pseudo-terminal until its other end is closed."""
+    shown = b""
+    while True:
+        try:
+            shown += os.read(descriptor, 4096)
+        except OSError:  # how Linux says that it is closed
+            os.close(descriptor)
+            return shown
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX's")
 def test_mine_shows_progress_on_a_terminal_and_wipes_it() -> None:
     ours, theirs = pty.openpty()
@@ -78,15 +89,9 @@ def test_mine_shows_progress_on_a_terminal_and_wipes_it() -> None:
         [sys.executable, "-m", "pow", "mine", "--difficulty", "21", "--json"], stdout=subprocess.PIPE, stderr=theirs
     ) as process:
         os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(ours, 4096)
-            except OSError:  # the other end is closed: Linux says so with an error
-                break
+        shown = read_terminal(ours)
         assert process.stdout is not None
         chain = json.loads(process.stdout.read())
-    os.close(ours)
 
     assert len(chain["blocks"]) == 4
     lines = shown.decode().split("\r")
@@ -103,9 +108,8 @@ def test_ctrl_c_ends_mine_without_a_traceback() -> None:
         os.close(theirs)
         shown = os.read(ours, 4096)  # the first progress: it is mining now
         process.send_signal(signal.SIGINT)
+        shown += read_terminal(ours)
         assert process.wait(HANG_SECONDS) == 130
-        shown += os.read(ours, 4096)
-    os.close(ours)
 
     assert b"Traceback" not in shown
 
