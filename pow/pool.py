@@ -270,7 +270,7 @@ class MinerPool:
 
     def _chunk_nonces(self, job: _Job) -> int:
         # An easy block's chunks stay small, so that the threads don't all overshoot its nonce.
-        wanted = expected_hashes(job.difficulty) // (2 * self.threads)
+        wanted = expected_hashes(job.difficulty) // (8 * self.threads)
         return max(min(wanted, self._longest_chunk()), _CHUNK_NONCES)
 
     def _longest_chunk(self) -> int:
