@@ -26,7 +26,7 @@ from pow.errors import BackendError, InvalidArgument, InvalidChain, PowError, Se
 from pow.miner import MiningProgress, mine_chain, shared_pool
 from pow.pool import MAX_THREADS
 from pow.scanning import AUTO, active_backend, all_backends, native_missing
-from pow.settings import Settings
+from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -99,11 +99,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Serve the MCP tools at http://HOST:PORT/mcp until Ctrl-C. Work that was accepted goes on when "
         "the server is started again.",
     )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
     serve.add_argument(
         "--port",
         type=_integer(0, 65535),
-        default=7071,
+        default=DEFAULT_PORT,
         help="port to listen on, 0 for a free one (default: %(default)s)",
     )
     serve.add_argument(

@@ -127,7 +127,8 @@ class MinerPool:
     def rate(self) -> float:
         """Nonces a second of all threads together, a running average; measured now if it never was."""
         if not self._thread_rate:
-            self._thread_rate = self._measure()
+            side_by_side = min(self.threads, usable_cores()) if self._backend.releases_gil else 1
+            self._thread_rate = self._measure() * side_by_side / self.threads
         return self._thread_rate * self.threads
 
     def search(
@@ -310,6 +311,7 @@ class MinerPool:
         job.done.set()
 
     def _measure(self) -> float:
+        """Nonces a second of one thread that has a core for itself."""
         nonces = _CHUNK_NONCES
         while True:
             began = time.perf_counter()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from pow import hashlib_scan
-from pow.chain import check_difficulty
+from pow.chain import MAX_NONCE, check_difficulty
 from pow.errors import BackendError, InvalidArgument
 
 _native: ModuleType | None
@@ -25,7 +25,7 @@ AUTO = "auto"
 HASHLIB = "hashlib"
 MAX_PREFIX_BYTES = 4096
 # Half-open ranges end here at the latest, so that the last 64-bit nonce can be reached.
-NONCE_STOP = 2**64
+NONCE_STOP = MAX_NONCE + 1
 
 StopFlag = bytearray | memoryview
 """A buffer whose first byte another thread makes nonzero to end a scan."""

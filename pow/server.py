@@ -26,11 +26,9 @@ from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError
 from pow.mcp_tools import mcp_server
 from pow.pool import MinerPool
-from pow.settings import Settings
+from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 from pow.tools import MiningTools
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 7071
 MCP_PATH = "/mcp"
 # Where the Functions host has it, so that one client configuration serves both.
 FUNCTIONS_MCP_PATH = "/runtime/webhooks/mcp"

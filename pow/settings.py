@@ -9,6 +9,10 @@ from pow.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
 from pow.errors import SettingsError
 from pow.pool import MAX_THREADS
 
+# Where the server listens unless the command line says otherwise: the Functions host's own port.
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 7071
+
 # Keeps a finished chain, some 250 bytes a block, far below the 1 MB that the scheduler takes.
 _MAX_BLOCKS_LIMIT = 1000
 _MAX_BUDGET_SECONDS = 3600.0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from server_process import ServerProcess
 
+from pow import scanning
 from pow.engines.durable_task import DurableTaskEngine
 from pow.pool import MinerPool
 
@@ -28,6 +29,14 @@ def genesis_chain(genesis_chains: list[dict[str, Any]]) -> dict[int, dict[str, A
         for chain in genesis_chains
         if chain["genesis"] == "GENESIS"
     }
+
+
+@pytest.fixture
+def fresh_backends() -> Iterator[None]:
+    """`all_backends` looks again in this test, and after it."""
+    scanning.all_backends.cache_clear()
+    yield
+    scanning.all_backends.cache_clear()
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ each_native = pytest.mark.parametrize("backend", [name for name in supported_bac
 
 
 @pytest.fixture
-def fresh_backends() -> Iterator[None]:
-    """`all_backends` looks again in this test, and after it."""
-    scanning.all_backends.cache_clear()
-    yield
-    scanning.all_backends.cache_clear()
-
-
-@pytest.fixture
 def patient_interpreter() -> Iterator[None]:
     """A thread that has the GIL keeps it until it gives it away of its own accord."""
     usual = sys.getswitchinterval()

@@ -6,7 +6,7 @@ backend again behind each hit, so that ranges begin at every place of a vector a
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -363,14 +363,6 @@ def test_a_stop_flag_of_the_wrong_kind_is_refused(stop_flag: Any) -> None:
 
 
 # --- the choice of a backend
-
-
-@pytest.fixture
-def fresh_backends() -> Iterator[None]:
-    """`all_backends` looks again in this test, and after it."""
-    scanning.all_backends.cache_clear()
-    yield
-    scanning.all_backends.cache_clear()
 
 
 @pytest.fixture
