@@ -63,8 +63,9 @@ budget; else status "running" with a workflow_id to pass to get_mining_result.""
         async def report(hashes: float, message: str) -> None:
             await context.report_progress(hashes, message=message)
 
+        asked = "progress_token" in (context.request_context.meta or {})
         with _errors_for_agents():
-            return await tools.start_mining(difficulty, blocks, genesis, report=report)
+            return await tools.start_mining(difficulty, blocks, genesis, report=report if asked else None)
 
     @server.tool(
         title="Get mining result",

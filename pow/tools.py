@@ -19,8 +19,8 @@ from pow.odds import poll_after_seconds
 from pow.settings import Settings
 from pow.workflow import MiningJob, Progress
 
-# Between two progress reports to a caller that waits.
-_REPORT_SECONDS = 1.0
+# Between two progress reports to a caller that waits; each costs a look at the engine.
+_REPORT_SECONDS = 2.0
 _DECIMAL = re.compile(r"\s*[0-9]{1,20}\s*")
 
 INSTRUCTIONS = """\
@@ -101,6 +101,10 @@ class MiningTools:
     ) -> MiningResult:
         """Start a workflow and wait for it within the budget.
 
+        Args:
+            difficulty, blocks, genesis: what the caller gave; None for the default.
+            report: called every other second of the wait, if the caller wants to hear of progress.
+
         Raises:
             InvalidArgument: an argument isn't allowed; nothing was started.
             EngineError: the engine can't be reached.
@@ -145,7 +149,7 @@ class MiningTools:
         deadline = loop.time() + self._settings.wait_budget_seconds
         while True:
             left = deadline - loop.time()
-            state = await self._engine.wait(workflow_id, min(left, _REPORT_SECONDS))
+            state = await self._engine.wait(workflow_id, left if report is None else min(left, _REPORT_SECONDS))
             if state is None or state.ended or loop.time() >= deadline or self._engine.closing:
                 return state
             if report is not None and state.progress is not None:

@@ -156,14 +156,16 @@ async def test_an_id_that_is_no_workflow_is_not_found(server: ServerProcess, wor
     assert result["error"]
 
 
-async def test_progress_is_sent_to_a_caller_that_asks() -> None:
+@REVISIONS
+async def test_progress_is_sent_to_a_caller_that_asks(mode: str, revision: str) -> None:
     heard: list[tuple[float, float | None, str | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         heard.append((progress, total, message))
 
     with ServerProcess(WaitBudgetSeconds="4") as server:
-        async with server.client() as client:
+        async with server.client(mode) as client:
+            assert client.protocol_version == revision
             await client.call_tool("start_mining", {"difficulty": ENDLESS}, progress_callback=hear)
 
     assert heard
