@@ -223,13 +223,7 @@ def _mine(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     try:
         chain = Chain.from_dict(_read_json(options.file))
-        pool = shared_pool()
-        verification = verify_chain(
-            chain,
-            search=(lambda prefix, start, stop, difficulty: pool.search(prefix, start, difficulty, stop=stop).nonce)
-            if options.prove_smallest
-            else None,
-        )
+        verification = verify_chain(chain, search=_search_on_all_cores if options.prove_smallest else None)
         verdict: dict[str, Any] = {"valid": bool(verification), "blocks": verification.blocks}
         if not verification:
             verdict |= {"block": verification.block_index, "fault": verification.fault}
@@ -247,6 +241,10 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         print(f"invalid: {message}")
     return OK if verdict["valid"] else FAILED
+
+
+def _search_on_all_cores(prefix: bytes, start: int, stop: int, difficulty: int) -> int | None:
+    return shared_pool().search(prefix, start, difficulty, stop=stop).nonce
 
 
 def _backends(options: argparse.Namespace) -> int:

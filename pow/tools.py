@@ -134,14 +134,13 @@ class MiningTools:
         Raises:
             InvalidArgument: an argument isn't allowed; says what was given and what is.
         """
-        limits, default = (
-            self._settings,
-            MiningJob(self._settings.mining_difficulty, self._settings.default_blocks, DEFAULT_GENESIS),
-        )
+        settings = self._settings
         return MiningJob(
-            default.difficulty if difficulty is None else _integer("difficulty", difficulty, limits.max_difficulty),
-            default.blocks if blocks is None else _integer("blocks", blocks, limits.max_blocks),
-            default.genesis if genesis is None else check_genesis(genesis),
+            settings.mining_difficulty
+            if difficulty is None
+            else _integer("difficulty", difficulty, settings.max_difficulty),
+            settings.default_blocks if blocks is None else _integer("blocks", blocks, settings.max_blocks),
+            DEFAULT_GENESIS if genesis is None else check_genesis(genesis),
         )
 
     async def _wait(self, workflow_id: str, report: ReportProgress | None) -> WorkflowState | None:

@@ -101,7 +101,6 @@ class DurableTaskEngine:
         self._journal: Journal | None = None
         self._backend: JournaledBackend | None = None
         self._connected: _Connection | None = None
-        self._cancelled: set[str] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._closing = False
         self._putting_away: asyncio.Task[None] | None = None
@@ -222,15 +221,13 @@ class DurableTaskEngine:
         state = await self.state(workflow_id)
         if state is None or state.ended:
             return state
-        # In this order: the running slice ends now, a slice that was handed out already doesn't begin.
-        self._cancelled.add(workflow_id)
-        try:
-            async with self._calls() as client:
-                await client.terminate_orchestration(workflow_id, recursive=False)
-            self.pool.cancel(workflow_id)
-            return await self.wait(workflow_id, _CANCEL_SECONDS)
-        finally:
-            self._cancelled.discard(workflow_id)
+        async with self._calls() as client:
+            await client.terminate_orchestration(workflow_id, recursive=False)
+        self.pool.cancel(workflow_id)
+        state = await self.wait(workflow_id, _CANCEL_SECONDS)
+        # A slice that was about to begin meanwhile; those that come later find their workflow finished.
+        self.pool.cancel(workflow_id)
+        return state
 
     async def list(self, limit: int) -> list[WorkflowState]:
         query = OrchestrationQuery(max_instance_count=limit, fetch_inputs_and_outputs=True)
@@ -252,14 +249,16 @@ class DurableTaskEngine:
     def _activity(self) -> "task.Activity[Document, Document]":
         def mine_block(context: task.ActivityContext, request: Document) -> Document:
             workflow_id = context.orchestration_id
-            if workflow_id in self._cancelled:
+            if self._journal is None:
+                return mine_slice(self.pool, request, owner=workflow_id)
+            if self._journal.is_finished(workflow_id):  # cancelled while this waited for its turn
                 return {"found": False, "next_nonce": request["start"], "seconds": 0.0}
-            known = self._journal.recorded_slice(workflow_id, request) if self._journal else None
+            known = self._journal.recorded_slice(workflow_id, request)
             if known is not None:
                 return known
             answer = mine_slice(self.pool, request, owner=workflow_id)
             # A slice that was stopped before it tried anything isn't one: it is to be mined again.
-            if self._journal is not None and answer["next_nonce"] > request["start"]:
+            if answer["next_nonce"] > request["start"]:
                 self._journal.record_slice(workflow_id, request, answer)
             return answer
 

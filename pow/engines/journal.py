@@ -118,6 +118,11 @@ class Journal:
         rows = self._execute("SELECT * FROM workflow WHERE id = ?", (workflow_id,))
         return JournalEntry(*rows[0]) if rows else None
 
+    def is_finished(self, workflow_id: str) -> bool:
+        """Whether the workflow is known and has ended."""
+        entry = self.entry(workflow_id)
+        return entry is not None and entry.finished_at is not None
+
     def unfinished(self) -> list[JournalEntry]:
         """The workflows that are still to run, oldest first."""
         rows = self._execute("SELECT * FROM workflow WHERE finished_at IS NULL ORDER BY accepted_at")
