@@ -6,6 +6,7 @@ hashlib. POW_REQUIRE_NATIVE=1 makes a failed build an error; continuous integrat
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from setuptools import Extension, setup
@@ -34,13 +35,25 @@ class OptionalBuildExt(build_ext):  # type: ignore[misc]  # setuptools has no ty
 
     def build_extension(self, ext: Extension) -> None:
         try:
-            super().build_extension(ext)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                self._compile_side_by_side(pool)
+                super().build_extension(ext)
         except Exception as error:
             self._lost(error)
 
     def copy_extensions_to_source(self) -> None:
         if not self.lost:
             super().copy_extensions_to_source()
+
+    def _compile_side_by_side(self, pool: ThreadPoolExecutor) -> None:
+        # The kernels take the compiler some ten seconds each, and setuptools would wait for one after the other.
+        compile_all = self.compiler.compile
+
+        def compile_each(sources: list[str], **options: Any) -> list[str]:
+            objects = pool.map(lambda source: compile_all([source], **options), sources)
+            return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_each
 
     def _lost(self, error: Exception) -> None:
         if REQUIRE_NATIVE:
@@ -52,11 +65,23 @@ class OptionalBuildExt(build_ext):  # type: ignore[misc]  # setuptools has no ty
 def extensions() -> list[Any]:
     native = Extension(
         "pow._native",
-        sources=["native/_native.pyx", "native/dispatch.c", "native/scan_portable.c"],
-        depends=["native/pow_native.h"],
+        # The slowest to compile come first; a kernel for another kind of processor compiles to nothing.
+        sources=[
+            "native/scan_avx512.c",
+            "native/scan_avx2.c",
+            "native/scan_portable.c",
+            "native/scan_shani_avx512.c",
+            "native/scan_shani.c",
+            "native/scan_armv8.c",
+            "native/_native.pyx",
+            "native/dispatch.c",
+            "native/planner.c",
+            "native/sha256.c",
+        ],
+        depends=[f"native/{name}.h" for name in ("pow_native", "batch", "sha256", "lanes", "lane_kernel")],
         include_dirs=["native"],
         # No -march: what a kernel needs beyond the baseline it turns on for its own functions.
-        extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
+        extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11", "-g0"],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         py_limited_api=True,
     )

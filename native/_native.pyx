@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=False
-"""Thin binding of the C kernels. Arguments are checked by its one caller, `pow.scanning`."""
+"""Thin binding of the C kernels. Arguments are checked by its callers, `pow.scanning` and `pow.histogram`."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString
@@ -21,22 +21,31 @@ cdef extern from "pow_native.h" nogil:
         POW_FOUND
         POW_STOPPED
 
-    ctypedef pow_outcome (*pow_scan_fn)(const pow_search *search, uint64_t *nonce)
-
     ctypedef struct pow_backend:
         const char *name
-        pow_scan_fn scan
+        unsigned lanes
+        void *run
         int (*supported)()
+
+    enum:
+        POW_BIT_COUNTS
 
     const pow_backend pow_backends[]
     const size_t pow_backend_count
+    pow_outcome pow_scan(const pow_backend *backend, const pow_search *search, uint64_t *nonce)
+    pow_outcome pow_count_zero_bits(const pow_backend *backend, const pow_search *search, uint64_t *counts)
     int pow_self_test(const pow_backend *backend)
 
 
 def backends():
-    """The compiled backends, slowest first: (name, whether this machine supports it)."""
+    """The backends, slowest first: (name, whether it is compiled, whether this machine supports it, its lanes)."""
     return [
-        (pow_backends[i].name.decode(), bool(pow_backends[i].supported()))
+        (
+            pow_backends[i].name.decode(),
+            pow_backends[i].run != NULL,
+            bool(pow_backends[i].supported()),
+            pow_backends[i].lanes,
+        )
         for i in range(pow_backend_count)
     ]
 
@@ -60,13 +69,31 @@ def scan(size_t which, bytes prefix, uint64_t first, uint64_t last, unsigned dif
     search.stop = NULL
     if stop_flag is None:
         with nogil:
-            outcome = pow_backends[which].scan(&search, &nonce)
+            outcome = pow_scan(&pow_backends[which], &search, &nonce)
     else:
         PyObject_GetBuffer(stop_flag, &flag, PyBUF_SIMPLE)
         try:
             search.stop = <const uint8_t *>flag.buf
             with nogil:
-                outcome = pow_backends[which].scan(&search, &nonce)
+                outcome = pow_scan(&pow_backends[which], &search, &nonce)
         finally:
             PyBuffer_Release(&flag)
     return nonce if outcome == POW_FOUND else None
+
+
+def count_zero_bits(size_t which, bytes prefix, uint64_t first, uint64_t last):
+    """How many digests of [first, last] have 0, 1, … 256 leading zero bits."""
+    cdef pow_search search
+    cdef uint64_t counts[POW_BIT_COUNTS]
+    cdef size_t bits
+    search.prefix = <const uint8_t *>PyBytes_AsString(prefix)
+    search.prefix_len = <size_t>len(prefix)
+    search.first = first
+    search.last = last
+    search.difficulty = 0
+    search.stop = NULL
+    for bits in range(POW_BIT_COUNTS):
+        counts[bits] = 0
+    with nogil:
+        pow_count_zero_bits(&pow_backends[which], &search, counts)
+    return [counts[bits] for bits in range(POW_BIT_COUNTS)]

@@ -1,12 +1,12 @@
 /*
- * What every scan kernel gets and gives: the search, its outcome, the table of backends.
+ * The native scan, as its callers see it: a search, a backend, the outcome.
  *
- * A kernel finds the smallest nonce n in [first, last] for which
- * SHA-256(prefix || decimal(n)) starts with at least `difficulty` zero bits.
- * There is one kernel per file, named scan_<backend>.c, and each symbol that a file exports ends
- * in its backend's name. dispatch.c alone knows which of them this processor can run.
+ * A search is for the nonces n in [first, last] for which SHA-256(prefix || decimal(n)) starts with
+ * at least `difficulty` zero bits. planner.c cuts it into batches, which one of the kernels
+ * (scan_<backend>.c) hashes; dispatch.c knows which of them this processor can run; batch.h is what
+ * lies between planner and kernels.
  *
- * Kernels are thread-safe (they share nothing), allocate nothing, and never need the GIL.
+ * All of it is thread-safe (calls share nothing), allocates nothing, and never needs the GIL.
  */
 #ifndef POW_NATIVE_H
 #define POW_NATIVE_H
@@ -22,28 +22,38 @@ typedef struct {
     uint64_t first;
     uint64_t last;
     unsigned difficulty;          /* leading zero bits, 0 to 256 */
-    const volatile uint8_t *stop; /* NULL, or a byte that another thread makes nonzero to end the scan */
+    const volatile uint8_t *stop; /* NULL, or a byte that another thread makes nonzero to end the search */
 } pow_search;
 
 typedef enum { POW_NOT_FOUND = 0, POW_FOUND = 1, POW_STOPPED = 2 } pow_outcome;
 
-/* On POW_FOUND the smallest nonce is in *nonce; else *nonce is left alone. The stop byte is looked at
-   at least once per 100 nonces. */
-typedef pow_outcome (*pow_scan_fn)(const pow_search *search, uint64_t *nonce);
+struct pow_batch;
 
 typedef struct {
     const char *name;
-    pow_scan_fn scan;
-    int (*supported)(void); /* may this processor, under this operating system, run it? */
+    unsigned lanes;                  /* how many nonces a batch has at each step */
+    int two_words;                   /* may the low digits of a batch lie in two words? */
+    void (*run)(struct pow_batch *); /* NULL where this build is for another kind of processor */
+    int (*supported)(void);          /* may this processor, under this operating system, run it? */
 } pow_backend;
 
-/* Slowest first, so that the last supported one is the one to prefer. */
+/* Slowest first on the processors that we know; which is fastest here, only a measurement tells. */
 extern const pow_backend pow_backends[];
 extern const size_t pow_backend_count;
 
-/* Known answers through one backend: 1 when all are right. Takes about a millisecond. */
-int pow_self_test(const pow_backend *backend);
+/* On POW_FOUND the smallest nonce is in *nonce; else *nonce is left alone. The stop byte is looked at
+   between batches: at least once a millisecond on anything that runs a kernel at its usual speed. */
+pow_outcome pow_scan(const pow_backend *backend, const pow_search *search, uint64_t *nonce);
 
-pow_outcome pow_scan_portable(const pow_search *search, uint64_t *nonce);
+/* A digest has from 0 to 256 leading zero bits. */
+#define POW_BIT_COUNTS 257
+
+/* Adds to counts[z] how many digests of the range have exactly z leading zero bits. The difficulty is
+   ignored. POW_STOPPED, or POW_NOT_FOUND when the whole range was counted. */
+pow_outcome pow_count_zero_bits(const pow_backend *backend, const pow_search *search,
+                                uint64_t counts[POW_BIT_COUNTS]);
+
+/* Known answers through one backend: 1 when all are right. Takes well under a millisecond. */
+int pow_self_test(const pow_backend *backend);
 
 #endif

@@ -6,6 +6,7 @@ answers. This is the one module that imports `pow._native`.
 
 import functools
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,14 +35,32 @@ Kernel = Callable[[bytes, int, int, int, StopFlag | None], int | None]
 """(prefix, first, last, difficulty, stop_flag) -> the smallest hit in [first, last], or None."""
 
 
+Counter = Callable[[bytes, int, int], list[int]]
+"""(prefix, first, last) -> how many digests of [first, last] have 0, 1, … 256 leading zero bits."""
+
+# The work by which backends are compared: a batch or two of 10-digit nonces behind a block's prefix. The best
+# of a few runs is taken, since whatever else the machine does only ever slows one down.
+_TRIAL_PREFIX = b"12:" + b"0123456789ABCDEF" * 4 + b":"
+_TRIAL_START = 10**9
+_TRIAL_NONCES_PER_LANE = 200
+_TRIALS = 3
+_IMPOSSIBLE = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to scan: what it is called, whether this machine can run it, and whether it proved itself."""
+    """One way to scan: what it is called, whether it can run here, and whether it proved itself.
+
+    `lanes` is how many nonces it hashes side by side; 0 where this build doesn't have it.
+    """
 
     name: str
+    compiled: bool
     supported: bool
     self_test: bool
+    lanes: int
     kernel: Kernel
+    count: Counter
 
     @property
     def usable(self) -> bool:
@@ -56,10 +75,20 @@ class Backend:
 
 @functools.cache
 def all_backends() -> Mapping[str, Backend]:
-    """Every backend of this build by name, the fastest first; each native one has run its self-test."""
-    found = [Backend(HASHLIB, supported=True, self_test=True, kernel=hashlib_scan.scan)]
+    """Every backend that pow-mcp has, by name; each native one that this machine supports has run its self-test."""
+    backends = {
+        HASHLIB: Backend(
+            HASHLIB,
+            compiled=True,
+            supported=True,
+            self_test=True,
+            lanes=1,
+            kernel=hashlib_scan.scan,
+            count=hashlib_scan.count_zero_bits,
+        )
+    }
     if _native is not None:
-        for which, (name, supported) in enumerate(_native.backends()):
+        for which, (name, compiled, supported, lanes) in enumerate(_native.backends()):
             passed = supported and _native.self_test(which)
             if supported and not passed:
                 warnings.warn(
@@ -67,13 +96,42 @@ def all_backends() -> Mapping[str, Backend]:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-            found.append(Backend(name, supported, passed, functools.partial(_native.scan, which)))
-    return {backend.name: backend for backend in reversed(found)}
+            backends[name] = Backend(
+                name,
+                compiled,
+                supported,
+                passed,
+                lanes,
+                functools.partial(_native.scan, which),
+                functools.partial(_native.count_zero_bits, which),
+            )
+    return backends
+
+
+@functools.cache
+def measured_rates() -> Mapping[str, float]:
+    """Nonces a second of each usable backend on one thread, the fastest first; a millisecond or two, once.
+
+    Measured rather than listed, since the order isn't the same on all processors. It is a short look, good
+    for choosing: `pow-mcp calibrate` measures for longer.
+    """
+    rates = {backend.name: _measure(backend) for backend in all_backends().values() if backend.usable}
+    return dict(sorted(rates.items(), key=lambda item: item[1], reverse=True))
+
+
+def _measure(backend: Backend) -> float:
+    nonces = backend.lanes * _TRIAL_NONCES_PER_LANE
+    best = float("inf")
+    for _ in range(_TRIALS):
+        began = time.perf_counter()
+        backend.kernel(_TRIAL_PREFIX, _TRIAL_START, _TRIAL_START + nonces - 1, _IMPOSSIBLE, None)
+        best = min(best, time.perf_counter() - began)
+    return nonces / best
 
 
 def supported_backends() -> tuple[str, ...]:
     """The names of the backends that this machine can use, the fastest first."""
-    return tuple(backend.name for backend in all_backends().values() if backend.usable)
+    return tuple(measured_rates())
 
 
 def active_backend(name: str | None = None) -> Backend:
@@ -85,20 +143,32 @@ def active_backend(name: str | None = None) -> Backend:
     source = "backend"
     if name is None or name == AUTO:
         source, name = "POW_BACKEND", os.environ.get("POW_BACKEND", "").strip() or AUTO
-    usable = supported_backends()
     if name == AUTO:
-        return all_backends()[usable[0]]
-    if name not in usable:
-        why = _unusable(name)
-        raise BackendError(f"{source} {name!r} {why}; valid here: {', '.join((AUTO, *usable))}")
-    return all_backends()[name]
-
-
-def _unusable(name: str) -> str:
+        return all_backends()[supported_backends()[0]]
     backend = all_backends().get(name)
+    if backend is None or not backend.usable:
+        valid = ", ".join((AUTO, *supported_backends()))
+        raise BackendError(f"{source} {name!r} {_why_not(backend)}; valid here: {valid}")
+    return backend
+
+
+def _why_not(backend: Backend | None) -> str:
     if backend is None:
         return "is not known"
+    if not backend.compiled:
+        return "is not part of this build, which is for another kind of processor"
     return "failed its self-test" if backend.supported else "is not supported on this machine"
+
+
+def check_prefix(prefix: bytes) -> None:
+    """Let bytes of a length that can be scanned pass.
+
+    Raises:
+        InvalidArgument: the prefix is something else, or too long.
+    """
+    if not isinstance(prefix, bytes) or len(prefix) > MAX_PREFIX_BYTES:
+        got = f"{len(prefix)} bytes" if isinstance(prefix, bytes) else type(prefix).__name__
+        raise InvalidArgument(f"prefix must be bytes, at most {MAX_PREFIX_BYTES} of them, not {got}")
 
 
 def check_range(start: int, stop: int) -> None:
@@ -148,9 +218,7 @@ def scan(
         InvalidArgument: an argument is out of range or of the wrong kind.
         BackendError: the backend is unknown or can't be used here.
     """
-    if not isinstance(prefix, bytes) or len(prefix) > MAX_PREFIX_BYTES:
-        got = f"{len(prefix)} bytes" if isinstance(prefix, bytes) else type(prefix).__name__
-        raise InvalidArgument(f"prefix must be bytes, at most {MAX_PREFIX_BYTES} of them, not {got}")
+    check_prefix(prefix)
     check_range(start, stop)
     check_difficulty(difficulty)
     if stop_flag is not None:

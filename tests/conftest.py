@@ -2,15 +2,22 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from definition import SEED_VARIABLE, seed
 from server_process import ServerProcess
 
 from pow import scanning
 from pow.engines.durable_task import DurableTaskEngine
 from pow.pool import MinerPool
+
+
+def pytest_report_header() -> str:
+    """What repeats this run's random cases."""
+    return f"{SEED_VARIABLE}={seed()}"
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +39,10 @@ def genesis_chain(genesis_chains: list[dict[str, Any]]) -> dict[int, dict[str, A
 
 
 @pytest.fixture
-def fresh_backends() -> Iterator[None]:
-    """`all_backends` looks again in this test, and after it."""
-    scanning.all_backends.cache_clear()
-    yield
-    scanning.all_backends.cache_clear()
+def fresh_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backends are looked up and measured again in this test, which sees nothing of what is known already."""
+    monkeypatch.setattr(scanning, "all_backends", cache(scanning.all_backends.__wrapped__))
+    monkeypatch.setattr(scanning, "measured_rates", cache(scanning.measured_rates.__wrapped__))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The compiled extension: its self-tests and what a failed one leads to, the GIL, the buffers that it borrows."""
 
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pow.scanning import active_backend, scan, supported_backends
 
 native = pytest.importorskip("pow._native")
 
-NAMES = [name for name, _ in native.backends()]
+NAMES = [name for name, *_ in native.backends()]
 each_native = pytest.mark.parametrize("backend", [name for name in supported_backends() if name != "hashlib"])
 
 
@@ -27,13 +28,42 @@ def patient_interpreter() -> Iterator[None]:
 
 
 def test_the_extension_offers_the_portable_kernel_first_and_everywhere() -> None:
-    assert native.backends()[0] == ("portable", True)
+    name, compiled, supported, lanes = native.backends()[0]
+    assert (name, compiled, supported) == ("portable", True, True)
+    # One where the compiler has no vectors.
+    assert lanes in (1, 4)
     assert len(set(NAMES)) == len(NAMES)
     assert "hashlib" not in NAMES
 
 
-def test_backends_are_preferred_in_the_reverse_of_the_extension_s_order() -> None:
-    assert list(scanning.all_backends()) == [*reversed(NAMES), "hashlib"]
+def test_kernels_for_other_processors_stay_listed_though_this_build_has_them_not() -> None:
+    compiled = {name for name, compiled, *_ in native.backends() if compiled}
+    kinds = [{"armv8"}, {"avx2", "shani", "avx512", "shani_avx512"}]
+    assert set(NAMES) == {"portable"}.union(*kinds)
+    # No build is for two kinds of processor.
+    assert any(not kind & compiled for kind in kinds)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of builds for x86-64 only")
+def test_a_build_for_x86_64_has_no_kernel_for_arm() -> None:
+    listed = {name: tuple(rest) for name, *rest in native.backends()}
+    assert listed["armv8"] == (False, False, 0)
+    assert listed["avx2"][0] is True
+    armv8 = scanning.all_backends()["armv8"]
+    assert (armv8.compiled, armv8.supported, armv8.self_test, armv8.usable) == (False, False, False, False)
+
+
+def test_what_is_not_compiled_is_not_supported_and_has_no_lanes() -> None:
+    for name, compiled, supported, lanes in native.backends():
+        assert (name, compiled) == (name, lanes > 0)
+        assert (name, compiled or not supported) == (name, True)
+
+
+def test_every_native_backend_is_known_with_its_lanes_beside_hashlib() -> None:
+    backends = scanning.all_backends()
+    assert set(backends) == {*NAMES, "hashlib"}
+    assert {name: backends[name].lanes for name in NAMES} == {name: lanes for name, _, _, lanes in native.backends()}
+    assert backends["hashlib"].lanes == 1
 
 
 @each_native
@@ -51,6 +81,7 @@ def test_a_backend_that_fails_its_self_test_is_disabled_with_a_warning(
         backends=native.backends,
         self_test=lambda which: NAMES[which] != backend and native.self_test(which),
         scan=native.scan,
+        count_zero_bits=native.count_zero_bits,
     )
     monkeypatch.setattr(scanning, "_native", liar)
     with pytest.warns(RuntimeWarning) as warned:
@@ -86,6 +117,25 @@ def test_other_threads_run_during_a_scan(backend: str) -> None:
     helper.join()
     assert found is None
     assert stopped_during_the_scan
+
+
+@each_native
+@pytest.mark.usefixtures("patient_interpreter")
+def test_other_threads_run_while_digests_are_counted(backend: str) -> None:
+    counting_starts, noticed = threading.Event(), threading.Event()
+
+    def notice() -> None:
+        counting_starts.wait()
+        noticed.set()
+
+    helper = threading.Thread(target=notice)
+    helper.start()
+    counting_starts.set()
+    # Long enough for any system to let the helper run meanwhile.
+    native.count_zero_bits(NAMES.index(backend), b"1:GENESIS:", 0, 5 * 10**6)
+    noticed_during_the_count = noticed.is_set()
+    helper.join()
+    assert noticed_during_the_count
 
 
 @each_native
@@ -128,9 +178,13 @@ def test_nonces_beyond_64_bits_do_not_wrap_around(nonce: int) -> None:
     for first, last in ((nonce, 2**64 - 1), (0, nonce)):
         with pytest.raises(OverflowError):
             native.scan(0, b"1:GENESIS:", first, last, 0, None)
+        with pytest.raises(OverflowError):
+            native.count_zero_bits(0, b"1:GENESIS:", first, last)
 
 
 @pytest.mark.parametrize("prefix", ["1:GENESIS:", bytearray(b"1:GENESIS:"), None], ids=["text", "bytearray", "none"])
 def test_the_binding_takes_only_bytes_for_a_prefix(prefix: object) -> None:
     with pytest.raises(TypeError):
         native.scan(0, prefix, 0, 1, 0, None)
+    with pytest.raises(TypeError):
+        native.count_zero_bits(0, prefix, 0, 1)

@@ -1,44 +1,36 @@
 """Every scan backend gives the smallest nonce of its range, whatever the range, the prefix and the difficulty.
 
-The oracle is the definition written down with hashlib, one whole message at a time. `every_hit` asks a
-backend again behind each hit, so that ranges begin at every place of a vector and of a group of digits.
+The oracle is the definition (definition.py). `every_hit` asks a backend again behind each hit, so that ranges
+begin at every place of a vector and of a group of digits. Long batches, for which difficulties must be higher
+than here, are test_batches.py's.
 """
 
 import hashlib
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from definition import all_zero_bits, zero_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pow import scanning
-from pow.errors import BackendError, InvalidArgument
-from pow.scanning import Backend, Kernel, StopFlag, active_backend, scan, supported_backends
+from pow.errors import InvalidArgument
+from pow.scanning import scan, supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 
 GENESIS = b"1:GENESIS:"
-# The widest vector that a backend may have; narrower ones see several vectors in the same range.
-WIDEST = 16
+# The most lanes that a backend may have; fewer of them see several batches in the same range.
+WIDEST = 32
 LAST = 2**64 - 1
-
-
-def zero_bits(prefix: bytes, nonce: int) -> int:
-    digest = hashlib.sha256(prefix + str(nonce).encode()).hexdigest()
-    bits = f"{int(digest, 16):0256b}"
-    return len(bits) - len(bits.lstrip("0"))
 
 
 @cache
 def oracle(prefix: bytes, start: int, stop: int, difficulty: int) -> list[int]:
     """Every hit of [start, stop), by the definition."""
-    return [nonce for nonce in range(start, stop) if zero_bits(prefix, nonce) >= difficulty]
+    return [start + i for i, bits in enumerate(all_zero_bits(prefix, start, stop)) if bits >= difficulty]
 
 
 def every_hit(backend: str, prefix: bytes, start: int, stop: int, difficulty: int) -> list[int]:
@@ -360,96 +352,3 @@ def test_an_empty_stop_flag_is_refused() -> None:
 def test_a_stop_flag_of_the_wrong_kind_is_refused(stop_flag: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^stop_flag must be "):
         scan(GENESIS, 0, 1, 0, stop_flag=stop_flag)
-
-
-# --- the choice of a backend
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the backends whose kernels were called, in order."""
-    names: list[str] = []
-
-    def recording(backend: Backend) -> Backend:
-        def kernel(prefix: bytes, first: int, last: int, difficulty: int, stop_flag: StopFlag | None) -> int | None:
-            names.append(backend.name)
-            return backend.kernel(prefix, first, last, difficulty, stop_flag)
-
-        spy: Kernel = kernel
-        return replace(backend, kernel=spy)
-
-    recorded: Mapping[str, Backend] = {name: recording(backend) for name, backend in scanning.all_backends().items()}
-    monkeypatch.setattr(scanning, "all_backends", lambda: recorded)
-    return names
-
-
-@each_backend
-def test_the_backend_that_is_asked_for_is_the_one_that_runs(
-    backend: str, ran: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for other in ("", "auto", *supported_backends()):
-        monkeypatch.setenv("POW_BACKEND", other)
-        assert scan(GENESIS, 0, 1_000, 8, backend=backend) == 251
-    assert set(ran) == {backend}
-
-
-@each_backend
-@pytest.mark.parametrize("asked", [None, "auto"])
-def test_pow_backend_chooses_for_those_who_do_not(
-    backend: str, asked: str | None, ran: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POW_BACKEND", f" {backend} ")
-    assert active_backend(asked).name == backend
-    assert scan(GENESIS, 0, 1_000, 8, backend=asked) == 251
-    assert ran == [backend]
-
-
-@pytest.mark.parametrize("value", [None, "", "  ", "auto"], ids=repr)
-def test_without_a_choice_the_fastest_backend_runs(
-    value: str | None, ran: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if value is None:
-        monkeypatch.delenv("POW_BACKEND", raising=False)
-    else:
-        monkeypatch.setenv("POW_BACKEND", value)
-    assert scan(GENESIS, 0, 1_000, 8) == 251
-    assert ran == [supported_backends()[0]]
-
-
-@pytest.mark.parametrize("name", ["avx9", "", "Hashlib", "portable "], ids=repr)
-def test_an_unknown_backend_is_refused_with_the_valid_ones(name: str) -> None:
-    valid = ", ".join(("auto", *supported_backends()))
-    with pytest.raises(BackendError) as caught:
-        scan(GENESIS, 0, 1, 0, backend=name)
-    assert str(caught.value) == f"backend {name!r} is not known; valid here: {valid}"
-
-
-@pytest.mark.parametrize("start", [0, 1], ids=["a-range", "an-empty-range"])
-def test_an_unknown_pow_backend_is_refused_with_the_valid_ones(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POW_BACKEND", "avx9")
-    valid = ", ".join(("auto", *supported_backends()))
-    with pytest.raises(BackendError) as caught:
-        scan(GENESIS, start, 1, 0)
-    assert str(caught.value) == f"POW_BACKEND 'avx9' is not known; valid here: {valid}"
-
-
-def test_a_backend_that_this_processor_lacks_is_never_run(
-    fresh_backends: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Even its self-test could end the process: illegal instruction.
-    native = SimpleNamespace(backends=lambda: [("wide", False)], self_test=pytest.fail, scan=pytest.fail)
-    monkeypatch.setattr(scanning, "_native", native)
-    assert list(scanning.all_backends()) == ["wide", "hashlib"]
-    assert supported_backends() == ("hashlib",)
-    with pytest.raises(BackendError) as caught:
-        scan(GENESIS, 0, 1, 0, backend="wide")
-    assert str(caught.value) == "backend 'wide' is not supported on this machine; valid here: auto, hashlib"
-
-
-def test_without_the_extension_hashlib_answers(fresh_backends: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("POW_BACKEND", raising=False)
-    monkeypatch.setattr(scanning, "_native", None)
-    assert scanning.native_missing()
-    assert supported_backends() == ("hashlib",)
-    assert active_backend().name == "hashlib"
-    assert scan(GENESIS, 0, 1_000, 8) == 251
