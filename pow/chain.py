@@ -6,7 +6,6 @@ the previous block's digest in upper-case hex; for block 1 it is the genesis tex
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,19 +53,27 @@ def check_genesis(value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidArgument(f"genesis must be text, not {value!r}")
-    for character in value:
-        # Cc: control characters; Cs: lone surrogates, which have no UTF-8; Zl, Zp: line breaks.
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise InvalidArgument(
-                f"genesis must not contain control characters or line breaks; it has "
-                f"U+{ord(character):04X} in {value[:80]!a}"
-            )
+    if not value.isprintable():
+        _check_characters(value)
     size = len(value.encode())
     if size > MAX_GENESIS_BYTES:
         raise InvalidArgument(
             f"genesis must be at most {MAX_GENESIS_BYTES} bytes of UTF-8, not {size}: {value[:32]!r}…"
         )
     return value
+
+
+def _check_characters(genesis: str) -> None:
+    # Imported here: most texts don't need it, and each import delays a cold start.
+    import unicodedata
+
+    for character in genesis:
+        # Cc: control characters; Cs: lone surrogates, which have no UTF-8; Zl, Zp: line breaks.
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise InvalidArgument(
+                f"genesis must not contain control characters or line breaks; it has "
+                f"U+{ord(character):04X} in {genesis[:80]!a}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
+from os import PathLike
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_PROCESS_CGROUP = Path("/proc/self/cgroup")
+# Plain paths: pathlib would take longer to import than all the rest of the package.
+_CGROUP_ROOT = "/sys/fs/cgroup"
+_PROCESS_CGROUP = "/proc/self/cgroup"
 
 
 def usable_cores() -> int:
@@ -25,7 +26,7 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def cgroup_quota(process_cgroup: Path, root: Path) -> float | None:
+def cgroup_quota(process_cgroup: str | PathLike[str], root: str | PathLike[str]) -> float | None:
     """The tightest CPU quota, in cores, of the process's control group and those above it.
 
     Args:
@@ -36,7 +37,8 @@ def cgroup_quota(process_cgroup: Path, root: Path) -> float | None:
         None without a quota, and where there are no control groups.
     """
     try:
-        lines = process_cgroup.read_text().splitlines()
+        with open(process_cgroup) as file:
+            lines = file.read().splitlines()
     except OSError:
         return None
     quotas: list[float] = []
@@ -44,33 +46,38 @@ def cgroup_quota(process_cgroup: Path, root: Path) -> float | None:
         # "hierarchy:controllers:path"; version 2 has one line, with no controllers.
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            quotas += _quotas_above(root, path, _quota_v2)
+            quotas += _quotas_above(os.fspath(root), path, _quota_v2)
         elif "cpu" in controllers.split(","):
-            quotas += _quotas_above(root / "cpu", path, _quota_v1)
+            quotas += _quotas_above(os.path.join(root, "cpu"), path, _quota_v1)
     return min(quotas, default=None)
 
 
-def _quotas_above(mount: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
+def _quotas_above(mount: str, path: str, read: Callable[[str], float | None]) -> list[float]:
     # Inside a container the path may name a group of the host's that isn't mounted here; then the
     # mount itself is the container's own group.
-    group = mount / path.lstrip("/")
-    groups = [group, *group.parents]
-    found = (read(folder) for folder in groups[: groups.index(mount) + 1])
+    names = [name for name in path.split("/") if name]
+    groups = [os.path.join(mount, *names[:depth]) for depth in range(len(names) + 1)]
+    found = (read(group) for group in groups)
     return [quota for quota in found if quota is not None]
 
 
-def _quota_v2(group: Path) -> float | None:
+def _quota_v2(group: str) -> float | None:
     try:
-        quota, period = (group / "cpu.max").read_text().split()
+        quota, period = _read(group, "cpu.max").split()
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _quota_v1(group: Path) -> float | None:
+def _quota_v1(group: str) -> float | None:
     try:
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        period = int((group / "cpu.cfs_period_us").read_text())
+        quota = int(_read(group, "cpu.cfs_quota_us"))
+        period = int(_read(group, "cpu.cfs_period_us"))
     except (OSError, ValueError):
         return None
     return None if quota < 0 else quota / period
+
+
+def _read(group: str, name: str) -> str:
+    with open(os.path.join(group, name)) as file:
+        return file.read()

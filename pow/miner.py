@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Block, Chain, block_prefix, check_difficulty, check_genesis
@@ -104,9 +103,9 @@ def mine_chain(
     check_difficulty(difficulty)
     if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
         raise InvalidArgument(f"blocks must be an integer of at least 1, not {blocks!r}")
-    shared = threads is None and backend is None
-    lease: AbstractContextManager[MinerPool] = nullcontext(shared_pool()) if shared else MinerPool(threads, backend)
-    with lease as pool:
+    if threads is None and backend is None:
+        return _mine_blocks(shared_pool(), genesis, difficulty, blocks, progress)
+    with MinerPool(threads, backend) as pool:
         return _mine_blocks(pool, genesis, difficulty, blocks, progress)
 
 
