@@ -1,4 +1,4 @@
-"""The command line: serve, mine, verify, backends.
+"""The command line: serve, mine, verify, calibrate, backends.
 
 Exit codes: 0 fine, 1 a chain that doesn't verify (or a server that can't start), 2 bad usage.
 """
@@ -7,13 +7,24 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pow import __version__
+from pow import __version__, backends_report, calibration_report
+from pow.calibration import (
+    DEFAULT_CHANCE,
+    DEFAULT_MEASURE_SECONDS,
+    MAX_BLOCKS,
+    MAX_BUDGET_SECONDS,
+    MIN_BUDGET_SECONDS,
+    Measurement,
+    calibrate,
+    measure_rate,
+)
 from pow.chain import (
     DEFAULT_BLOCKS,
     DEFAULT_GENESIS,
@@ -24,11 +35,13 @@ from pow.chain import (
 )
 from pow.errors import BackendError, InvalidArgument, InvalidChain, PowError, SettingsError
 from pow.miner import MiningProgress, mine_chain, shared_pool
-from pow.pool import MAX_THREADS
-from pow.scanning import AUTO, active_backend, all_backends, native_missing
+from pow.pool import MAX_THREADS, MinerPool
+from pow.scanning import AUTO, active_backend, native_missing
 from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 
 OK, FAILED, USAGE = 0, 1, 2
+
+_MAX_MEASURE_SECONDS = 3600
 
 _NATIVE_MISSING = (
     "the native extension is missing, so hashlib scans, at about a tenth of the speed and on one core; "
@@ -72,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_mine(commands)
     _add_verify(commands)
+    _add_calibrate(commands)
     _add_backends(commands)
     return parser
 
@@ -179,12 +193,73 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verify.set_defaults(run=_verify)
 
 
+def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="find the difficulty that fits a budget of seconds",
+        description="Measure this machine's rate, and show how long chains take at the difficulties around the "
+        "largest one that fits the budget. Leave the machine alone meanwhile: what else runs lowers the rate.",
+    )
+    calibrate.add_argument(
+        "--budget",
+        type=_number(
+            f"a number of seconds from {MIN_BUDGET_SECONDS:g} to {MAX_BUDGET_SECONDS:g}",
+            lambda seconds: MIN_BUDGET_SECONDS <= seconds <= MAX_BUDGET_SECONDS,
+        ),
+        metavar="SECONDS",
+        help="what the whole chain may take "
+        f"(default: the setting WaitBudgetSeconds, else {Settings().wait_budget_seconds:.0f})",
+    )
+    calibrate.add_argument(
+        "--blocks",
+        type=_integer(1, MAX_BLOCKS),
+        default=DEFAULT_BLOCKS,
+        metavar="N",
+        help="blocks of the chain (default: %(default)s)",
+    )
+    calibrate.add_argument(
+        "--chance",
+        type=_number("a number above 0 and below 1", lambda chance: 0 < chance < 1),
+        default=DEFAULT_CHANCE,
+        metavar="P",
+        help="wanted chance to be done within the budget (default: %(default)s)",
+    )
+    calibrate.add_argument(
+        "--measure",
+        type=_number(
+            f"a number of seconds above 0 and at most {_MAX_MEASURE_SECONDS}",
+            lambda seconds: 0 < seconds <= _MAX_MEASURE_SECONDS,
+        ),
+        default=DEFAULT_MEASURE_SECONDS,
+        metavar="SECONDS",
+        help="how long to measure the rate (default: %(default)g)",
+    )
+    calibrate.add_argument(
+        "--threads",
+        type=_integer(1, MAX_THREADS),
+        metavar="N",
+        help="threads to measure with (default: the setting MiningThreads, else every usable core)",
+    )
+    calibrate.add_argument(
+        "--backend", default=AUTO, metavar="NAME", help="scan backend (default: auto); see `pow-mcp backends`"
+    )
+    calibrate.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the odds too, as .svg, .png or .pdf; needs matplotlib: pip install 'pow-mcp[plot]'",
+    )
+    calibrate.add_argument("--json", action="store_true", help="print the calibration as JSON and nothing else")
+    calibrate.set_defaults(run=_calibrate)
+
+
 def _add_backends(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     backends = commands.add_parser(
         "backends",
         help="list the scan backends",
-        description="List the scan backends of this build, the fastest first, and which one is active. "
-        "POW_BACKEND=NAME chooses another.",
+        description="List the scan backends: whether this build has them, this processor supports them, and they pass "
+        "their self-test; how many million hashes a second they do on one thread, measured for a millisecond or so; "
+        "and which one is active: the fastest, unless POW_BACKEND=NAME chooses another.",
     )
     backends.add_argument("--json", action="store_true", help="print them as JSON and nothing else")
     backends.set_defaults(run=_backends)
@@ -247,25 +322,41 @@ def _search_on_all_cores(prefix: bytes, start: int, stop: int, difficulty: int) 
     return shared_pool().search(prefix, start, difficulty, stop=stop).nonce
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    settings = Settings.from_environment()
+    budget = settings.wait_budget_seconds if options.budget is None else options.budget
+    if not budget:
+        raise InvalidArgument("the setting WaitBudgetSeconds is 0, which no chain fits into; give --budget SECONDS")
+    if options.plot is not None:
+        calibration_report.check_plot_file(options.plot)
+    measurement = _measure(options, settings)
+    calibration = calibrate(measurement.hashes_per_second, budget, options.blocks, options.chance)
+    if options.json:
+        print(json.dumps(calibration_report.as_dict(measurement, calibration), ensure_ascii=False))
+    else:
+        print(calibration_report.as_text(measurement, calibration, settings.max_difficulty))
+    if options.plot is not None:
+        calibration_report.write_plot(options.plot, measurement, calibration)
+        if not options.json:
+            print(f"\nThe plot is in {options.plot}")
+    return OK
+
+
+def _measure(options: argparse.Namespace, settings: Settings) -> Measurement:
+    with MinerPool(options.threads or settings.mining_threads, options.backend) as pool, _ProgressLine() as line:
+
+        def show(tried: int) -> None:
+            line.write(f"measuring {pool.backend} on {pool.threads} thread(s): {tried / 1e6:,.1f} million hashes")
+
+        return measure_rate(pool, options.measure, progress=show if sys.stderr.isatty() else None)
+
+
 def _backends(options: argparse.Namespace) -> int:
-    active = active_backend().name
-    rows = [
-        {
-            "name": backend.name,
-            "supported": backend.supported,
-            "self_test": backend.self_test,
-            "active": backend.name == active,
-        }
-        for backend in all_backends().values()
-    ]
+    rows = backends_report.as_rows()
     if options.json:
         print(json.dumps(rows))
         return OK
-    print(f"{'backend':12} {'supported':10} {'self-test':10} active")
-    for row in rows:
-        supported = "yes" if row["supported"] else "no"
-        self_test = "-" if not row["supported"] else "passed" if row["self_test"] else "FAILED"
-        print(f"{row['name']:12} {supported:10} {self_test:10} {'*' if row['active'] else ''}".rstrip())
+    print(backends_report.as_text(rows))
     if native_missing():
         print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
     return OK
@@ -314,6 +405,9 @@ class _ProgressLine:
             # A search has no memory, so this doesn't count down within a block; it is still the best guess.
             f"{'' if left is None else f'about {_duration(left)} left on average'}"
         )
+        self.write(line)
+
+    def write(self, line: str) -> None:
         print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
         self._shown = True
 
@@ -344,6 +438,19 @@ def _integer(low: int, high: int | None) -> Callable[[str], int]:
             allowed = f"from {low} to {high}" if high is not None else f"of at least {low}"
             raise argparse.ArgumentTypeError(f"must be an integer {allowed}, not {text!r}")
         return int(text[:20])
+
+    return parse
+
+
+def _number(allowed: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and accepts(value)):
+            raise argparse.ArgumentTypeError(f"must be {allowed}, not {text!r}")
+        return value
 
     return parse
 
