@@ -6,6 +6,8 @@ HOST ?= 127.0.0.1
 PORT ?= 7071
 # Further arguments for the command that a target runs: make serve ARGS=--ephemeral
 ARGS ?=
+# The saved benchmark run that bench-save writes and bench-compare reads.
+NAME ?= saved
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
 KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 SOURCES := pow tests benchmarks setup.py
 
-.PHONY: serve test install bench lint format wheel lock clean
+.PHONY: serve test install bench bench-peers bench-save bench-compare lint format wheel lock clean
 .DEFAULT_GOAL := install
 
 serve: install
@@ -31,6 +33,23 @@ bench: install $(VENV)/.bench
 	@mkdir -p .benchmarks
 	@# Quiet: pytest-benchmark's own table shows the seconds of a round, which mean nothing here.
 	$(BIN)/python -m pytest benchmarks --benchmark-quiet --benchmark-json=.benchmarks/latest.json $(ARGS)
+
+# The other solvers that the benchmarks measure against; without them they are skipped.
+bench-peers: install $(VENV)/.peers
+	@command -v npm >/dev/null || { echo "npm is not installed, so @mcaptcha/pow-wasm is left out" >&2; exit 1; }
+	npm install --prefix .benchmarks/npm --no-audit --no-fund @mcaptcha/pow-wasm@0.1.0-rc2
+
+# Keeps the latest run, for bench-compare: make bench-save NAME=before
+bench-save:
+	@test -f .benchmarks/latest.json || { echo "nothing to save: run make bench first" >&2; exit 1; }
+	cp .benchmarks/latest.json .benchmarks/$(NAME).json
+
+# Runs the benchmarks, and shows what has changed since a saved run: make bench-compare NAME=before
+bench-compare: install
+	@test -f .benchmarks/$(NAME).json || \
+	    { echo "no saved run .benchmarks/$(NAME).json: run make bench and make bench-save first" >&2; exit 1; }
+	@$(MAKE) bench
+	@$(BIN)/python -m benchmarks.compare_runs .benchmarks/$(NAME).json .benchmarks/latest.json
 
 lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
@@ -75,6 +94,6 @@ $(VENV)/.native: $(VENV)/.build setup.py native/_native.pyx $(KERNELS)
 	@$(BIN)/pow-mcp --version
 	@touch $@
 
-$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
+$(VENV)/.test $(VENV)/.bench $(VENV)/.peers $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
 	@$(PIP) install $(CONSTRAINTS) --group $*
 	@touch $@

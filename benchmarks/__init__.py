@@ -1,1 +1,1 @@
-"""Benchmarks: what `make bench` runs. A package only so that mypy can tell its conftest from the tests'."""
+"""Benchmarks: what `make bench` runs. A package, so that its files import each other by one name."""

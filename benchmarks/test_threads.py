@@ -3,23 +3,23 @@
 Set POW_BACKEND to measure another backend.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from pow.chain import MAX_DIFFICULTY, block_prefix
+from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
+from benchmarks.scans import FIRST_NONCE, PREFIX
+from pow.chain import MAX_DIFFICULTY
 from pow.cores import usable_cores
 from pow.pool import MinerPool, SearchResult
 from pow.scanning import active_backend
 
-PREFIX = block_prefix(12, "0123456789ABCDEF" * 4)
-FIRST_NONCE = 10**9
 # Of each search: some fifty chunks a thread, so that the last ones, when a thread may idle, don't count.
-SECONDS = 1.5
-TARGETS = {2: 1.9}
+SECONDS = 1.0
+# By threads, each of which has a core.
+TARGETS = {2: 1.95, 16: 15.0}
 
-Compare = Callable[[str, Callable[[], int], str, Callable[[], int], float | None], None]
+THREADS = Section("threads: a pool's search against one thread's")
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -34,17 +34,18 @@ def thread_counts(cores: int) -> list[int]:
     not active_backend().releases_gil, reason=f"threads of the {active_backend().name} backend share the GIL"
 )
 @pytest.mark.parametrize("threads", thread_counts(usable_cores()))
-def test_threads(threads: int, compare: Compare) -> None:
+def test_threads(threads: int, measure: Measure, report: Report) -> None:
     with MinerPool(threads=1) as one, MinerPool(threads=threads) as several:
         # Each thread gets the same share in both, so that both searches take as long.
         share = int(one.rate * SECONDS)
-        compare(
+        pair = Pair(
             f"pool, {several.backend}, {threads} threads",
             partial(search_in_vain, several, share * threads),
             f"pool, {one.backend}, 1 thread",
             partial(search_in_vain, one, share),
             TARGETS.get(threads),
         )
+        report.add(THREADS, pair.subject, rate_cells(measure(pair)))
 
 
 def search_in_vain(pool: MinerPool, nonces: int) -> int:

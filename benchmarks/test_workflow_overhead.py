@@ -1,93 +1,80 @@
-"""What the layers above `scan` cost on the chain that a call without arguments mines.
+"""What the layers above `scan` cost on a chain that takes seconds.
 
-`mine_chain` against the bare scan of the same nonces (threads that wait for each other at the end of a
-block, and what they try beyond its nonce), and the durable workflow against `mine_chain` (a history,
-gRPC, and the pause until somebody looks whether it is done). A ratio of 1 would be a layer for free.
+`mine_chain` against the bare scan (threads that wait for each other at the end of a block, and what
+they try beyond its nonce), and the durable workflow on the embedded engine against the same (slices,
+their journal, a history, gRPC). A ratio of 1 would be a layer for free. See test_calls.py for what a
+layer costs where there is next to nothing to mine.
 """
 
-import asyncio
-import uuid
+import math
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain, block_prefix
-from pow.engines.durable_task import DurableTaskEngine
+from benchmarks.chains import mine, scan_blocks, workflows
+from benchmarks.comparison import Comparison, Measure, Pair, Report, Section, rate_cells
+from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
 from pow.miner import mine_chain, shared_pool
+from pow.odds import expected_seconds
 from pow.pool import MinerPool
-from pow.scanning import scan
-from pow.settings import Settings
-from pow.workflow import MiningJob
 
-JOB = MiningJob(Settings().mining_difficulty, DEFAULT_BLOCKS, DEFAULT_GENESIS)
-# A guard only: the chain takes seconds even with hashlib.
-WAIT_SECONDS = 120.0
+# What the targets are meant for, where it takes no longer than so many seconds on average …
+DIFFICULTY = 28
+SECONDS = 10.0
+# … else the highest difficulty that takes no longer than these.
+OTHER_SECONDS = 5.0
+# Few, since each of them takes seconds; without warm-ups, since the chain has been mined before.
+ROUNDS = 3
+TARGETS = {"mine_chain": 0.97, "workflow": 0.95}
 
-Compare = Callable[[str, Callable[[], int], str, Callable[[], int], float | None], None]
+LAYERS = Section(
+    "layers: chains of some seconds, against a scan of each thread's share of the nonces",
+    notes=(f"Targets are meant for difficulty {DIFFICULTY} and more.",),
+)
+
+
+def fitting_difficulty(rate: float) -> int:
+    """The difficulty whose chain takes some seconds at so many nonces a second."""
+    highest = int(math.log2(OTHER_SECONDS * rate / DEFAULT_BLOCKS))
+    at_target = expected_seconds(DIFFICULTY, DEFAULT_BLOCKS, rate)
+    return DIFFICULTY if highest < DIFFICULTY and at_target <= SECONDS else highest
 
 
 @pytest.fixture(scope="module")
 def chain() -> Chain:
-    """The chain that everything here has to come to."""
-    return mine_chain(JOB.genesis, difficulty=JOB.difficulty, blocks=JOB.blocks)
+    """The chain that everything here has to come to: attempts vary, and only who has mined it knows them."""
+    return mine_chain(DEFAULT_GENESIS, difficulty=fitting_difficulty(shared_pool().rate), blocks=DEFAULT_BLOCKS)
 
 
 @pytest.mark.benchmark(group="layers")
-def test_mine_chain(chain: Chain, compare: Compare) -> None:
-    threads = shared_pool().threads
-    compare(
-        f"mine_chain, threads: {threads}",
-        partial(mine, chain),
+def test_mine_chain(chain: Chain, measure: Measure, report: Report) -> None:
+    pair = against_scan("mine_chain", mine, chain, shared_pool().threads)
+    show(measure(pair, ROUNDS, warm_ups=0), chain, report)
+
+
+@pytest.mark.benchmark(group="layers")
+def test_workflow(chain: Chain, measure: Measure, report: Report) -> None:
+    pool = MinerPool()
+    with workflows(pool) as mine_by_workflow:
+        pair = against_scan("workflow", mine_by_workflow, chain, pool.threads)
+        show(measure(pair, ROUNDS, warm_ups=0), chain, report)
+
+
+def against_scan(layer: str, mine_by: Callable[[Chain], int], chain: Chain, threads: int) -> Pair:
+    """The chain by a layer, against what so many threads would do if nothing came between them.
+
+    One thread scans its share, which takes as long, and counts for all of them.
+    """
+    return Pair(
+        f"{layer}, threads: {threads}",
+        partial(mine_by, chain),
         f"scan, 1 thread, times {threads}",
-        # Each nonce counts once per thread: what so many threads would do if nothing came between them.
-        lambda: scan_blocks(chain) * threads,
-        None,
+        lambda: scan_blocks(chain, share=threads) * threads,
+        TARGETS[layer],
     )
 
 
-@pytest.mark.benchmark(group="layers")
-def test_workflow(chain: Chain, compare: Compare) -> None:
-    # `compare` is synchronous: the engine's loop runs for as long as a piece of work does.
-    with asyncio.Runner() as runner:
-        pool = MinerPool()
-        engine = runner.run(DurableTaskEngine(pool).__aenter__())
-        try:
-            compare(
-                f"workflow, threads: {pool.threads}",
-                lambda: runner.run(run_workflow(engine, chain)),
-                f"mine_chain, threads: {pool.threads}",
-                partial(mine, chain),
-                None,
-            )
-        finally:
-            runner.run(engine.__aexit__())
-
-
-def mine(chain: Chain) -> int:
-    """Mine the chain in this process's pool."""
-    assert mine_chain(JOB.genesis, difficulty=JOB.difficulty, blocks=JOB.blocks) == chain
-    return attempts(chain)
-
-
-def scan_blocks(chain: Chain) -> int:
-    """Scan for the nonces of the chain, one block after the other, in this thread."""
-    for block in chain.blocks:
-        prefix = block_prefix(block.index, block.previous_hash)
-        assert scan(prefix, 0, block.nonce + 1, chain.difficulty) == block.nonce
-    return attempts(chain)
-
-
-async def run_workflow(engine: DurableTaskEngine, chain: Chain) -> int:
-    """Mine the chain as a workflow."""
-    workflow_id = str(uuid.uuid4())
-    await engine.start(workflow_id, JOB)
-    state = await engine.wait(workflow_id, WAIT_SECONDS)
-    assert state is not None
-    assert state.output == chain.to_dict(), f"the workflow is {state.status}: {state.error}"
-    return attempts(chain)
-
-
-def attempts(chain: Chain) -> int:
-    """Nonces up to the hits: what the layers try beyond them is their cost."""
-    return sum(block.attempts for block in chain.blocks)
+def show(found: Comparison, chain: Chain, report: Report) -> None:
+    """Put it into the table. The difficulty is no part of its name: it may be another one in the next run."""
+    report.add(LAYERS, found.pair.subject, {**rate_cells(found), "difficulty": str(chain.difficulty)})

@@ -1,0 +1,56 @@
+"""The same chain by each layer: scanned for, mined in this process, and mined by a workflow."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from anyio.from_thread import start_blocking_portal
+
+from pow.chain import Chain, block_prefix
+from pow.engines.durable_task import DurableTaskEngine
+from pow.miner import mine_chain
+from pow.pool import MinerPool
+from pow.scanning import scan
+from pow.workflow import MiningJob
+
+# A guard against hangs only.
+WAIT_SECONDS = 240.0
+
+
+def attempts(chain: Chain) -> int:
+    """Nonces up to the hits: what the layers try beyond them is their cost."""
+    return sum(block.attempts for block in chain.blocks)
+
+
+def scan_blocks(chain: Chain, share: int = 1) -> int:
+    """Find the nonces of the chain in this thread by the last 1/share of each block's attempts; how many that was."""
+    scanned = 0
+    for block in chain.blocks:
+        start = block.attempts - -(-block.attempts // share)
+        prefix = block_prefix(block.index, block.previous_hash)
+        assert scan(prefix, start, block.attempts, chain.difficulty) == block.nonce
+        scanned += block.attempts - start
+    return scanned
+
+
+def mine(chain: Chain) -> int:
+    """Mine the chain in this process's pool; its attempts."""
+    assert mine_chain(chain.genesis, difficulty=chain.difficulty, blocks=len(chain.blocks)) == chain
+    return attempts(chain)
+
+
+@contextmanager
+def workflows(pool: MinerPool) -> Iterator[Callable[[Chain], int]]:
+    """An embedded engine that keeps nothing, as a function that mines a chain; it gives the attempts."""
+
+    async def run(engine: DurableTaskEngine, chain: Chain) -> int:
+        workflow_id = str(uuid.uuid4())
+        await engine.start(workflow_id, MiningJob(chain.difficulty, len(chain.blocks), chain.genesis))
+        state = await engine.wait(workflow_id, WAIT_SECONDS)
+        assert state is not None
+        assert state.output == chain.to_dict(), f"the workflow is {state.status}: {state.error}"
+        return attempts(chain)
+
+    # Benchmarks are synchronous: the engine has a thread with an event loop of its own.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(DurableTaskEngine(pool)) as engine:
+        yield lambda chain: portal.call(run, engine, chain)
