@@ -110,11 +110,7 @@ const pow_backend pow_backends[] = {
     {"avx2", ON_X86_64(8, 0, pow_run_avx2, has_avx2)},
     {"shani", ON_X86_64(4, 1, pow_run_shani, has_shani)},
     {"avx512", ON_X86_64(32, 0, pow_run_avx512, has_avx512)},
-#if defined(__GNUC__) /* partly in its assembly */
     {"shani_avx512", ON_X86_64(8, 1, pow_run_shani_avx512, has_shani_avx512)},
-#else
-    {"shani_avx512", 0, 0, 0, never},
-#endif
 };
 const size_t pow_backend_count = sizeof pow_backends / sizeof *pow_backends;
 

@@ -10,11 +10,15 @@
  *
  * Input, result and thread safety: batch.h.
  */
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
 #define NAME(x) x##_shani_avx512
+#if defined(__GNUC__)
 #define TARGET __attribute__((target("sse4.1,avx512f,avx512vl,sha")))
+#else
+#define TARGET
+#endif
 
 #define LANES 8
 typedef __m256i lanes;
@@ -83,26 +87,21 @@ TARGET POW_NOINLINE static void compress_after_shani_avx512(__m128i x[4], const 
     }
 }
 
-/* Two rounds of each of the four streams. From pair to pair x and y swap their parts: x is abef before an
-   even one. In assembly, and with registers given to the streams (STREAM), since only the first sixteen can
-   hold them and compilers give those away to the schedule. */
-#define TWO_ROUNDS(p, from, to)                                                                             \
-    __asm__(                                                                                                \
-        "vmovq %[pair0], %%xmm0\n\tsha256rnds2 %%xmm0, %[from0], %[to0]\n\t"                                \
-        "vmovq %[pair1], %%xmm0\n\tsha256rnds2 %%xmm0, %[from1], %[to1]\n\t"                                \
-        "vmovq %[pair2], %%xmm0\n\tsha256rnds2 %%xmm0, %[from2], %[to2]\n\t"                                \
-        "vmovq %[pair3], %%xmm0\n\tsha256rnds2 %%xmm0, %[from3], %[to3]"                                    \
-        : [to0] "+x"(to##0), [to1] "+x"(to##1), [to2] "+x"(to##2), [to3] "+x"(to##3)                        \
-        : [from0] "x"(from##0), [from1] "x"(from##1), [from2] "x"(from##2), [from3] "x"(from##3),           \
-          [pair0] "m"((*now)[p][slot]), [pair1] "m"((*now)[p][slot + 1]), [pair2] "m"((*now)[p][slot + 2]), \
-          [pair3] "m"((*now)[p][slot + 3])                                                                  \
-        : "xmm0")
+/* Two rounds of stream i. From pair to pair x and y swap their parts: x is abef before an even one. */
+#define TWO_ROUNDS(p, i)                                                                             \
+    do {                                                                                             \
+        const __m128i pair = _mm_loadl_epi64((const __m128i *)(const void *)&(*now)[p][slot + (i)]); \
+        if ((p) % 2)                                                                                 \
+            x[i] = _mm_sha256rnds2_epu32(x[i], y[i], pair);                                          \
+        else                                                                                         \
+            y[i] = _mm_sha256rnds2_epu32(y[i], x[i], pair);                                          \
+    } while (0)
 #define FOUR(p)                   \
     if (2 * (p) >= start_round) { \
-        if ((p) % 2)              \
-            TWO_ROUNDS(p, y, x);  \
-        else                      \
-            TWO_ROUNDS(p, x, y);  \
+        TWO_ROUNDS(p, 0);         \
+        TWO_ROUNDS(p, 1);         \
+        TWO_ROUNDS(p, 2);         \
+        TWO_ROUNDS(p, 3);         \
     }
 
 /* Schedule words 2p and 2p + 1 into the next step's pairs. Where neither varies, they are there already. */
@@ -148,26 +147,16 @@ TARGET POW_NOINLINE static void compress_after_shani_avx512(__m128i x[4], const 
     } while (0)
 
 /* Four streams through the rounds of a step; what they have in the highest word (a) goes to `to`. */
-#define STREAM(name, number, part) register __m128i name __asm__("xmm" #number) = part
 #define HALF_STEP(slot_, q, to)                                                                  \
     do {                                                                                         \
         enum { slot = slot_, swapped = start_round / 2 % 2 };                                    \
-        const __m128i *const to_x = (swapped ? from.cdgh : from.abef) + slot;                    \
-        const __m128i *const to_y = (swapped ? from.abef : from.cdgh) + slot;                    \
         __m128i x[4], y[4];                                                                      \
-        {                                                                                        \
-            STREAM(x0, 1, single ? _mm_add_epi32(to_x[0], low_in_a_and_e) : to_x[0]);            \
-            STREAM(x1, 2, single ? _mm_add_epi32(to_x[1], low_in_a_and_e) : to_x[1]);            \
-            STREAM(x2, 3, single ? _mm_add_epi32(to_x[2], low_in_a_and_e) : to_x[2]);            \
-            STREAM(x3, 4, single ? _mm_add_epi32(to_x[3], low_in_a_and_e) : to_x[3]);            \
-            STREAM(y0, 5, to_y[0]);                                                              \
-            STREAM(y1, 6, to_y[1]);                                                              \
-            STREAM(y2, 7, to_y[2]);                                                              \
-            STREAM(y3, 8, to_y[3]);                                                              \
-            ROUNDS_BESIDE_SCHEDULE(q)                                                            \
-            x[0] = x0, x[1] = x1, x[2] = x2, x[3] = x3;                                          \
-            y[0] = y0, y[1] = y1, y[2] = y2, y[3] = y3;                                          \
+        for (int i = 0; i < 4; i++) {                                                            \
+            x[i] = swapped ? from.cdgh[slot + i] : from.abef[slot + i];                          \
+            y[i] = swapped ? from.abef[slot + i] : from.cdgh[slot + i];                          \
+            if (single) x[i] = _mm_add_epi32(x[i], low_in_a_and_e);                              \
         }                                                                                        \
+        ROUNDS_BESIDE_SCHEDULE(q)                                                                \
         if (batch->after) compress_after_shani_avx512(x, y, &chaining, slot, batch);             \
         to = _mm_unpackhi_epi64(_mm_unpackhi_epi32(x[0], x[1]), _mm_unpackhi_epi32(x[2], x[3])); \
     } while (0)

@@ -9,7 +9,7 @@ stopped and chunks below it run on: the hit that is left when they are done is t
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pow.chain import check_difficulty
 from pow.cores import usable_cores
@@ -37,34 +37,48 @@ class SearchResult:
     stopped: bool = False
 
 
-@dataclass(slots=True)
+# These two are plain classes: a dataclass takes a millisecond to make, and every cold start would pay for it.
 class _Chunk:
-    job: "_Job"
-    start: int
-    stop: int
-    stop_flag: bytearray
+    __slots__ = ("job", "start", "stop", "stop_flag")
+
+    def __init__(self, job: "_Job", start: int, stop: int, stop_flag: bytearray) -> None:
+        self.job = job
+        self.start = start
+        self.stop = stop
+        self.stop_flag = stop_flag
 
 
-@dataclass(slots=True, eq=False)
 class _Job:
-    prefix: bytes
-    start: int
-    stop: int
-    difficulty: int
-    deadline: float | None
-    owner: Hashable
-    charge: float  # nonces handed out, counted from where `MinerPool._newcomers_charge` let it begin
-    next: int = field(init=False)
-    best: int | None = None
-    cut: int | None = None  # the smallest start of a chunk that was stopped before its end
-    tried: int = 0
-    stopped: bool = False
-    error: Exception | None = None
-    running: list[_Chunk] = field(default_factory=list)
-    done: threading.Event = field(default_factory=threading.Event)
+    __slots__ = (
+        *("prefix", "start", "stop", "difficulty", "deadline", "owner", "charge"),
+        *("next", "best", "cut", "tried", "stopped", "error", "running", "done"),
+    )
 
-    def __post_init__(self) -> None:
-        self.next = self.start
+    def __init__(
+        self,
+        prefix: bytes,
+        start: int,
+        stop: int,
+        difficulty: int,
+        deadline: float | None,
+        owner: Hashable,
+        charge: float,
+    ) -> None:
+        self.prefix = prefix
+        self.start = start
+        self.stop = stop
+        self.difficulty = difficulty
+        self.deadline = deadline
+        self.owner = owner
+        self.charge = charge  # nonces handed out, counted from where `MinerPool._newcomers_charge` let it begin
+        self.next = start
+        self.best: int | None = None
+        self.cut: int | None = None  # the smallest start of a chunk that was stopped before its end
+        self.tried = 0
+        self.stopped = False
+        self.error: Exception | None = None
+        self.running: list[_Chunk] = []
+        self.done = threading.Event()
 
     def exhausted(self) -> bool:
         """Whether no further chunk is to be handed out; the first one always is, for progress."""
