@@ -7,10 +7,12 @@ the previous block's digest in upper-case hex; for block 1 it is the genesis tex
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pow.errors import InvalidArgument, InvalidChain
+
+# The records here, and in all modules that `from pow import …` imports, are named tuples and not dataclasses:
+# importing those takes longer than all the rest of the package, and every cold start pays for it.
 
 DEFAULT_GENESIS = "GENESIS"
 DEFAULT_BLOCKS = 4
@@ -76,11 +78,10 @@ def _check_characters(genesis: str) -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One mined block. `hash` is its digest as 64 upper-case hex digits."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a block has no use for
     previous_hash: str
     nonce: int
     hash: str
@@ -126,8 +127,7 @@ class Block:
         return block
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """A run of blocks that starts from a genesis text, all of one difficulty (leading zero bits)."""
 
     genesis: str
@@ -166,8 +166,7 @@ Search = Callable[[bytes, int, int, int], int | None]
 """(prefix, start, stop, difficulty) -> the first nonce that meets it; `pow.scan` is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """What `verify_chain` found: true when the chain is right, else the first fault."""
 
     blocks: int

@@ -48,7 +48,7 @@ def leading_zero_histogram(prefix: bytes, start: int, stop: int, *, backend: str
 
     check_prefix(prefix)
     check_range(start, stop)
-    count = active_backend(backend).count
+    count = active_backend(backend).counter
     counts = np.zeros(_BIT_COUNTS, dtype=np.uint64)
     for first in range(start, stop, _STRIDE):
         counts += np.array(count(prefix, first, min(first + _STRIDE, stop) - 1), dtype=np.uint64)

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Block, Chain, block_prefix, check_difficulty, check_genesis
 from pow.errors import InvalidArgument, MiningStopped
@@ -17,8 +17,7 @@ def shared_pool() -> MinerPool:
     return MinerPool()
 
 
-@dataclass(frozen=True, slots=True)
-class MiningProgress:
+class MiningProgress(NamedTuple):
     """How far a chain is. `hashes` counts nonces tried since the call, over `seconds` of mining."""
 
     blocks_done: int
@@ -40,8 +39,7 @@ class MiningProgress:
         return expected_seconds(self.difficulty, self.blocks_total - self.blocks_done, self.rate)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockSlice:
+class BlockSlice(NamedTuple):
     """What a bounded share of work on one block came to: the block, or the next nonce to try."""
 
     block: Block | None

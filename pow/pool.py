@@ -9,7 +9,7 @@ stopped and chunks below it run on: the hit that is left when they are done is t
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pow.chain import check_difficulty
 from pow.cores import usable_cores
@@ -28,8 +28,7 @@ _PROGRESS_SECONDS = 0.1
 _RATE_WEIGHT = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(NamedTuple):
     """How a search ended. Every nonce from its start up to `next_nonce` has been ruled out, or is the hit."""
 
     nonce: int | None
@@ -37,7 +36,7 @@ class SearchResult:
     stopped: bool = False
 
 
-# These two are plain classes: a dataclass takes a millisecond to make, and every cold start would pay for it.
+# Plain classes, since they change, and see pow/chain.py for why they are no dataclasses.
 class _Chunk:
     __slots__ = ("job", "start", "stop", "stop_flag")
 

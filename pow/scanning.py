@@ -9,8 +9,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 from pow import hashlib_scan
 from pow.chain import MAX_NONCE, check_difficulty
@@ -47,8 +47,7 @@ _TRIALS = 3
 _IMPOSSIBLE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(NamedTuple):
     """One way to scan: what it is called, whether it can run here, and whether it proved itself.
 
     `lanes` is how many nonces it hashes side by side; 0 where this build doesn't have it.
@@ -60,7 +59,7 @@ class Backend:
     self_test: bool
     lanes: int
     kernel: Kernel
-    count: Counter
+    counter: Counter
 
     @property
     def usable(self) -> bool:
@@ -84,7 +83,7 @@ def all_backends() -> Mapping[str, Backend]:
             self_test=True,
             lanes=1,
             kernel=hashlib_scan.scan,
-            count=hashlib_scan.count_zero_bits,
+            counter=hashlib_scan.count_zero_bits,
         )
     }
     if _native is not None:

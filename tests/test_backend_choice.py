@@ -4,7 +4,6 @@ No test here waits, or depends on how fast this machine is: rates are those of f
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,7 +30,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return backend.kernel(prefix, first, last, difficulty, stop_flag)
 
         spy: Kernel = kernel
-        return replace(backend, kernel=spy)
+        return backend._replace(kernel=spy)
 
     recorded: Mapping[str, Backend] = {name: recording(backend) for name, backend in scanning.all_backends().items()}
     monkeypatch.setattr(scanning, "all_backends", lambda: recorded)

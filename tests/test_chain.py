@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ EIGHT = Chain.from_dict(next(chain for chain in CHAINS if chain["difficulty"] ==
 def with_block(chain: Chain, position: int, **changes: Any) -> Chain:
     """The chain with some fields of one block (from 1) overwritten."""
     blocks = list(chain.blocks)
-    blocks[position - 1] = replace(blocks[position - 1], **changes)
-    return replace(chain, blocks=tuple(blocks))
+    blocks[position - 1] = blocks[position - 1]._replace(**changes)
+    return chain._replace(blocks=tuple(blocks))
 
 
 def mined(genesis: str, difficulty: int, ranks: list[int]) -> Chain:
@@ -306,7 +305,7 @@ FAULTS: list[tuple[str, Callable[[], Chain], int, str]] = [
     ),
     (
         "broken_link",
-        lambda: replace(EIGHT, genesis="OTHER"),
+        lambda: EIGHT._replace(genesis="OTHER"),
         1,
         "block 1: its previous_hash is 'GENESIS', but the genesis text is 'OTHER'",
     ),
@@ -331,13 +330,13 @@ FAULTS: list[tuple[str, Callable[[], Chain], int, str]] = [
     ),
     (
         "difficulty_not_met",
-        lambda: replace(EIGHT, difficulty=9),
+        lambda: EIGHT._replace(difficulty=9),
         2,
         "block 2: its hash has 8 leading zero bits, but the difficulty is 9",
     ),
     (
         "difficulty_not_met",
-        lambda: replace(EIGHT, difficulty=256),
+        lambda: EIGHT._replace(difficulty=256),
         1,
         "block 1: its hash has 10 leading zero bits, but the difficulty is 256",
     ),

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +59,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             return backend.kernel(prefix, first, last, difficulty, stop_flag)
 
         spy: Kernel = kernel
-        return replace(backend, kernel=spy)
+        return backend._replace(kernel=spy)
 
     recorded = {name: recording(backend) for name, backend in scanning.all_backends().items()}
     monkeypatch.setattr(scanning, "all_backends", lambda: recorded)
@@ -168,7 +167,7 @@ def test_progress_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
             return backend.kernel(prefix, first, last, difficulty, stop_flag)
 
         held: Kernel = kernel
-        return replace(backend, kernel=held)
+        return backend._replace(kernel=held)
 
     def progress(progress: MiningProgress) -> None:
         told.append(progress.hashes)
@@ -188,13 +187,13 @@ def test_a_rate_and_an_expected_time_need_hashes_and_seconds() -> None:
     nothing = MiningProgress(blocks_done=0, blocks_total=4, difficulty=20, hashes=0, seconds=0.0)
     assert nothing.rate == 0.0
     assert nothing.expected_seconds_left is None
-    assert replace(nothing, seconds=3.0).rate == 0.0
-    assert replace(nothing, seconds=3.0).expected_seconds_left is None
-    some = replace(nothing, hashes=2**21, seconds=2.0)
+    assert nothing._replace(seconds=3.0).rate == 0.0
+    assert nothing._replace(seconds=3.0).expected_seconds_left is None
+    some = nothing._replace(hashes=2**21, seconds=2.0)
     assert some.rate == 2**20
     assert some.expected_seconds_left == 4.0
-    assert replace(some, blocks_done=3).expected_seconds_left == 1.0
-    assert replace(some, blocks_done=4).expected_seconds_left == 0.0
+    assert some._replace(blocks_done=3).expected_seconds_left == 1.0
+    assert some._replace(blocks_done=4).expected_seconds_left == 0.0
 
 
 # --- slices and windows
@@ -354,7 +353,7 @@ def test_the_rate_is_measured_when_no_search_has_told_it(
     monkeypatch.setattr(pool_module, "time", SimpleNamespace(perf_counter=lambda: nonces / 1e6))
     monkeypatch.setattr(pool_module, "usable_cores", lambda: 2)
     fake: Kernel = kernel
-    monkeypatch.setattr(pool_module, "active_backend", lambda name: replace(active_backend(name), kernel=fake))
+    monkeypatch.setattr(pool_module, "active_backend", lambda name: active_backend(name)._replace(kernel=fake))
     pool = MinerPool(threads, backend)
     side_by_side = 1 if backend == "hashlib" else min(threads, 2)
     assert pool.rate == pytest.approx(side_by_side * 1e6)

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -70,7 +69,7 @@ class Gates:
 
         def choose(name: str | None) -> Backend:
             backend = active_backend(name)
-            return replace(backend, kernel=self._around(backend.kernel))
+            return backend._replace(kernel=self._around(backend.kernel))
 
         monkeypatch.setattr(pool_module, "active_backend", choose)
         # A search under way tells so at its first progress.
