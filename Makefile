@@ -16,9 +16,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
 # Without what Cython makes of the binding.
 KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
+# C programs that tests run.
+C_TESTS := $(wildcard tests/native_checks/*.c)
 SOURCES := pow tests benchmarks setup.py
 
-.PHONY: serve test install bench bench-peers bench-save bench-compare lint format wheel lock clean
+.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format wheel lock clean
 .DEFAULT_GOAL := install
 
 serve: install
@@ -26,6 +28,10 @@ serve: install
 
 test: install $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+# The kernels under sanitizers, valgrind and emulated processors, and the module's disassembly: some minutes.
+test-native: install $(VENV)/.test
+	$(BIN)/python -m pytest tests/native_checks $(ARGS)
 
 install: $(VENV)/.native
 
@@ -57,12 +63,12 @@ lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
 	$(BIN)/mypy
 	@# It finds pycodestyle by the path only.
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint native/_native.pyx
-	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS) $(C_TESTS)
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/clang-format -i $(KERNELS)
+	$(BIN)/clang-format -i $(KERNELS) $(C_TESTS)
 
 wheel: $(VENV)/.build
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
