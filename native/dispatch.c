@@ -163,7 +163,36 @@ static int knows(const pow_backend *backend, const known_answer *known) {
     return pow_scan(backend, &search, &nonce) == POW_FOUND && nonce == known->answer;
 }
 
+/* How many digests of a range have 0, 1, … 12 leading zero bits: each lane's share counts, not only a hit's.
+ */
+#define COUNTED_BITS 13
+static const struct {
+    uint8_t prefix_len; /* so many 'x' */
+    uint64_t first, last;
+    uint16_t counts[COUNTED_BITS];
+} known_counts[] = {
+    {4, 123456789, 123460788, {2030, 970, 505, 252, 111, 63, 33, 20, 6, 7, 0, 2, 1}},
+    {10, 987654321, 987656320, {963, 525, 259, 120, 63, 27, 17, 14, 2, 7, 2, 1, 0}},
+};
+
+static int counts_right(const pow_backend *backend, size_t which) {
+    uint8_t prefix[16];
+    uint64_t counts[POW_BIT_COUNTS] = {0};
+    pow_search search = {
+        prefix, known_counts[which].prefix_len, known_counts[which].first, known_counts[which].last, 0, 0};
+
+    for (size_t at = 0; at < search.prefix_len; at++) prefix[at] = 'x';
+    pow_count_zero_bits(backend, &search, counts);
+    for (size_t bits = 0; bits < COUNTED_BITS; bits++) {
+        if (counts[bits] != known_counts[which].counts[bits]) return 0;
+    }
+    return 1;
+}
+
 int pow_self_test(const pow_backend *backend) {
+    for (size_t i = 0; i < sizeof known_counts / sizeof *known_counts; i++) {
+        if (!counts_right(backend, i)) return 0;
+    }
     for (size_t i = 0; i < sizeof known_answers / sizeof *known_answers; i++) {
         if (!knows(backend, &known_answers[i])) return 0;
     }

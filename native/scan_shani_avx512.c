@@ -227,7 +227,7 @@ TARGET POW_NOINLINE static void compress_after_shani_avx512(__m128i x[4], const 
     DO(2, 3, 0xfffffffffffe000c) \
     DO(4, 5, 0xfffffffffff80030) \
     DO(2, 5, 0xfffffffffffe003c) \
-    DO(0, 3, 0xffffffffffff000f) \
+    DO(0, 2, 0xffffffffffff0007) \
     DO(4, 15, 0xfffffffffffffff0)
 
 EACH_PLACE(RUN_PLACE)
