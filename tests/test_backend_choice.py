@@ -5,6 +5,7 @@ No test here waits, or depends on how fast this machine is: rates are those of f
 
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -170,6 +171,23 @@ def test_a_backend_that_this_processor_lacks_is_listed_and_never_run(
     with pytest.raises(BackendError) as caught:
         scan(GENESIS, 0, 1, 0, backend="wide")
     assert str(caught.value) == f"backend 'wide' {why}; valid here: auto, hashlib"
+
+
+def test_a_native_backend_scans_and_counts_with_the_kernel_of_its_own_name(
+    fresh_backends: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["first", "second", "third"]
+    native = SimpleNamespace(
+        backends=lambda: [(name, True, True, 4) for name in names],
+        self_test=lambda _which: True,
+        scan=lambda which, *_: ("scanned", names[which]),
+        count_zero_bits=lambda which, *_: ("counted", names[which]),
+    )
+    monkeypatch.setattr(scanning, "_native", native)
+    for name in names:
+        backend: Any = scanning.all_backends()[name]
+        assert backend.kernel(GENESIS, 0, 1, 0, None) == ("scanned", name)
+        assert backend.counter(GENESIS, 0, 1) == ("counted", name)
 
 
 def test_without_the_extension_hashlib_answers(fresh_backends: None, monkeypatch: pytest.MonkeyPatch) -> None:
