@@ -16,7 +16,7 @@ REQUIRE_NATIVE = os.environ.get("POW_REQUIRE_NATIVE", "") not in ("", "0")
 
 LOST = """\
 WARNING: the native extension pow._native could not be built ({reason}).
-WARNING: pow-mcp will scan with hashlib instead: about a tenth of the speed, and on one core only.
+WARNING: pow-mcp will scan with hashlib instead: many times slower, and on one core only.
 WARNING: To get it, install a C compiler and Python's headers (Debian: gcc python3-dev) and install
 WARNING: again; POW_REQUIRE_NATIVE=1 makes this an error.
 """

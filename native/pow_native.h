@@ -53,7 +53,7 @@ pow_outcome pow_scan(const pow_backend *backend, const pow_search *search, uint6
 pow_outcome pow_count_zero_bits(const pow_backend *backend, const pow_search *search,
                                 uint64_t counts[POW_BIT_COUNTS]);
 
-/* Known answers through one backend: 1 when all are right. Takes a millisecond or two. */
+/* Known answers through one backend: 1 when all are right. Takes one to three milliseconds. */
 int pow_self_test(const pow_backend *backend);
 
 #endif

@@ -44,7 +44,7 @@ OK, FAILED, USAGE = 0, 1, 2
 _MAX_MEASURE_SECONDS = 3600
 
 _NATIVE_MISSING = (
-    "the native extension is missing, so hashlib scans, at about a tenth of the speed and on one core; "
+    "the native extension is missing, so hashlib scans, many times slower and on one core; "
     "to build it, install a C compiler and Python's headers, and install pow-mcp again"
 )
 
