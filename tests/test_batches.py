@@ -183,7 +183,8 @@ def test_of_two_hits_in_one_batch_the_smaller_wins_whichever_step_comes_first(ba
         assert scan(prefix, batch.start, batch.stop, difficulty, backend=backend) == first
         assert scan(prefix, first + 1, batch.stop, difficulty, backend=backend) == second
         assert scan(prefix, batch.start, first, difficulty, backend=backend) is None
-    assert together
+    # Where the compiler has no vectors, the portable kernel has one lane, and no pair of lanes.
+    assert together or all_backends()[backend].lanes == 1
 
 
 # --- random cases
