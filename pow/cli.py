@@ -1,4 +1,4 @@
-"""The command line: serve, mine, verify, calibrate, backends.
+"""The command line: serve, worker, mine, verify, calibrate, backends.
 
 Exit codes: 0 fine, 1 a chain that doesn't verify (or a server that can't start), 2 bad usage.
 """
@@ -78,11 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="pow-mcp",
         description="A proof-of-work miner behind MCP tools.",
         epilog="Settings are read from the environment: MiningDifficulty, MaxDifficulty, MaxBlocks, MiningThreads, "
-        "WaitBudgetSeconds, POW_BACKEND, TASKHUB_NAME, DURABLE_TASK_SCHEDULER_CONNECTION_STRING.",
+        "MiningFanOut, WaitBudgetSeconds, POW_BACKEND, TASKHUB_NAME, DURABLE_TASK_SCHEDULER_CONNECTION_STRING.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and the active scan backend")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
+    _add_worker(commands)
     _add_mine(commands)
     _add_verify(commands)
     _add_calibrate(commands)
@@ -137,6 +138,17 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     where.add_argument("--ephemeral", action="store_true", help="keep nothing: work ends with the server")
     serve.set_defaults(run=_serve)
+
+
+def _add_worker(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    worker = commands.add_parser(
+        "worker",
+        help="mine for servers on a Durable Task Scheduler",
+        description="Take slices of work from the Durable Task Scheduler that DURABLE_TASK_SCHEDULER_CONNECTION_STRING "
+        "names, until Ctrl-C. Start as many as there are machines, and set MiningFanOut to their number, here and at "
+        "the server, so that they share each block.",
+    )
+    worker.set_defaults(run=_worker)
 
 
 def _add_mine(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -275,6 +287,17 @@ def _serve(options: argparse.Namespace) -> int:
     state_dir = None if options.ephemeral else options.state_dir
     serve_options = ServeOptions(options.host, options.port, state_dir, tuple(options.allow_host))
     asyncio.run(serve(Settings.from_environment(), serve_options))
+    return OK
+
+
+def _worker(_: argparse.Namespace) -> int:
+    # Imported here, as in _serve.
+    from pow.worker import work
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if native_missing():
+        print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
+    asyncio.run(work(Settings.from_environment()))
     return OK
 
 

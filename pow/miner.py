@@ -9,6 +9,7 @@ from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Block, Chain, block_prefi
 from pow.errors import InvalidArgument, MiningStopped
 from pow.odds import expected_seconds
 from pow.pool import MinerPool
+from pow.scanning import NONCE_STOP
 
 
 @functools.cache
@@ -53,11 +54,12 @@ def mine_block(
     difficulty: int,
     *,
     start: int = 0,
+    stop: int = NONCE_STOP,
     seconds: float | None = None,
     owner: Hashable = None,
     progress: Callable[[int], None] | None = None,
 ) -> BlockSlice:
-    """Mine one block from nonce `start` on, for at most `seconds` (None: until it is found).
+    """Mine one block with the nonces of [start, stop), for at most `seconds` (None: until it is found).
 
     A slice that is stopped early keeps what it has ruled out so far, maybe nothing.
 
@@ -65,7 +67,13 @@ def mine_block(
         MiningStopped: a search without a time limit was stopped.
     """
     result = pool.search(
-        block_prefix(index, previous_hash), start, difficulty, seconds=seconds, owner=owner, progress=progress
+        block_prefix(index, previous_hash),
+        start,
+        difficulty,
+        stop=stop,
+        seconds=seconds,
+        owner=owner,
+        progress=progress,
     )
     if result.nonce is not None:
         return BlockSlice(Block.from_nonce(index, previous_hash, result.nonce), result.next_nonce)

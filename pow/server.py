@@ -104,7 +104,7 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
         scheduler = SchedulerAddress.parse(settings.scheduler_connection_string, settings.taskhub_name)
     pool = MinerPool(settings.mining_threads)
     listener = _listen(options.host, options.port)
-    engine = DurableTaskEngine(pool, state_dir=options.state_dir, scheduler=scheduler)
+    engine = DurableTaskEngine(pool, state_dir=options.state_dir, scheduler=scheduler, fan_out=settings.mining_fan_out)
     with listener:
         async with engine:
             tools = MiningTools(engine, settings, lambda: pool.rate)

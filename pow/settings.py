@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pow.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
 from pow.errors import SettingsError
 from pow.pool import MAX_THREADS
+from pow.window import MAX_FAN_OUT
 
 # Where the server listens unless the command line says otherwise: the Functions host's own port.
 DEFAULT_HOST = "127.0.0.1"
@@ -28,6 +29,7 @@ class Settings:
     max_difficulty: int = 40
     max_blocks: int = 64
     mining_threads: int | None = None
+    mining_fan_out: int = 1
     taskhub_name: str = "default"
     scheduler_connection_string: str | None = None
 
@@ -58,6 +60,7 @@ class Settings:
             max_difficulty=max_difficulty,
             max_blocks=read.integer("MaxBlocks", default.max_blocks, 1, _MAX_BLOCKS_LIMIT),
             mining_threads=read.integer("MiningThreads", 0, 1, MAX_THREADS) or None,
+            mining_fan_out=read.integer("MiningFanOut", default.mining_fan_out, 1, MAX_FAN_OUT),
             taskhub_name=read.text("TASKHUB_NAME") or default.taskhub_name,
             scheduler_connection_string=read.text("DURABLE_TASK_SCHEDULER_CONNECTION_STRING") or None,
         )

@@ -2,22 +2,26 @@
 
 `mine_chain_steps` is the orchestration: a plain generator that yields what it wants done and is sent
 what came of it. It is deterministic, so an engine may replay it from its recorded answers after a
-crash. `mine_slice` is its one activity: it mines one block for a bounded time on all cores and is
-idempotent, so an engine may run it twice.
+crash. `mine_slice` is its one activity: it searches a range of one block's nonces for a bounded time on
+all cores and is idempotent, so an engine may run it twice.
 
 A block that outlasts its slice comes back with the next nonce to try, and the orchestration calls
 again from there. So a crash loses one slice, a cancel takes effect within one, and progress shows.
+With a fan-out of more than one, several slices of a block are in flight, for as many workers.
 """
 
 import time
 from collections.abc import Generator, Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pow.chain import Block, Chain, check_difficulty, check_genesis
+from pow.errors import MiningStopped
 from pow.miner import mine_block
-from pow.odds import expected_seconds
+from pow.odds import expected_hashes, expected_seconds
 from pow.pool import MinerPool
+from pow.scanning import NONCE_STOP
+from pow.window import BlockWindow, NonceRange, Pace
 
 ORCHESTRATION = "mine_chain"
 ACTIVITY = "mine_block"
@@ -26,8 +30,30 @@ ACTIVITY = "mine_block"
 # as new after so many slices.
 SLICES_PER_HISTORY = 100
 
+# A slice that isn't back after so many times what slices have taken lately, queueing included, was lost
+# with its worker; but a slice is never given up before the first number of seconds, nor, while nothing is
+# known, before the second.
+_PATIENCE_FACTOR = 3.0
+_SHORTEST_PATIENCE_SECONDS = 10.0
+_FIRST_PATIENCE_SECONDS = 60.0
+# The slowest of the latest slices counts, and a little less with each that follows it.
+_TURNAROUND_DECAY = 0.8
+
 Document = dict[str, Any]
 """A JSON object: what engines store and send."""
+
+# What an orchestration's input holds beside its job and the length of its slices. One that was accepted
+# by a version without some of these goes on with them.
+_NOTHING_DONE: Document = {
+    "fan_out": 1,
+    "restart_lost_slices": False,
+    "nonces": [],
+    **BlockWindow().to_state(),
+    "rate": None,
+    "turnaround": None,
+    "hashes": 0,
+    "seconds": 0.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +85,21 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class CallActivity:
-    """A step: run `mine_slice` on this input, and send its answer in."""
+class StartSlice:
+    """A step: run `mine_slice` on this input, and go on without waiting. Numbers count from 0 in each history."""
 
+    number: int
     input: Document
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitSlice:
+    """A step: send in a `SliceEnded` when any of the slices that were started and haven't ended does.
+
+    With `patience`, send in `PatienceOver` when none has within so many seconds.
+    """
+
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +111,47 @@ class ReportProgress:
 
 @dataclass(frozen=True, slots=True)
 class ContinueAsNew:
-    """The last step of a long history: begin a new one from this state."""
+    """The last step of a long history: begin a new one from this state. Forget slices that haven't ended."""
 
     state: Document
 
 
-Step = CallActivity | ReportProgress | ContinueAsNew
+Step = StartSlice | AwaitSlice | ReportProgress | ContinueAsNew
 
 
-def initial_state(job: MiningJob, slice_seconds: float) -> Document:
-    """The orchestration's input for a new workflow."""
+@dataclass(frozen=True, slots=True)
+class SliceEnded:
+    """What came of `AwaitSlice`: a slice's answer, and the orchestration's own clock, in seconds."""
+
+    number: int
+    answer: Document
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class PatienceOver:
+    """What came of `AwaitSlice`: nothing within its patience."""
+
+    now: float
+
+
+def initial_state(
+    job: MiningJob, slice_seconds: float, *, fan_out: int = 1, restart_lost_slices: bool = False
+) -> Document:
+    """The orchestration's input for a new workflow.
+
+    Args:
+        job: what is to be mined.
+        slice_seconds: how long one activity mines at most.
+        fan_out: how many slices of a block are in flight at once.
+        restart_lost_slices: whether the workflow itself starts a slice again that doesn't come back.
+    """
     return {
         **asdict(job),
         "slice_seconds": slice_seconds,
-        "nonces": [],
-        "next_nonce": 0,
-        "hashes": 0,
-        "seconds": 0.0,
+        **_NOTHING_DONE,
+        "fan_out": fan_out,
+        "restart_lost_slices": restart_lost_slices,
     }
 
 
@@ -107,47 +168,166 @@ def job_of(state: Document) -> MiningJob:
     )
 
 
-def mine_chain_steps(state: Document) -> Generator[Step, Any, Document | None]:
-    """The orchestration, from its input to the chain JSON (None when it continues as new)."""
-    job = job_of(state)
-    mined = _blocks_from_nonces(job.genesis, state["nonces"])
-    next_nonce, hashes, seconds = state["next_nonce"], state["hashes"], state["seconds"]
+def mine_chain_steps(state: Document, now: float) -> Generator[Step, Any, Document | None]:
+    """The orchestration, from its input to the chain JSON (None when it continues as new).
 
-    for _ in range(SLICES_PER_HISTORY):
-        yield ReportProgress(asdict(Progress(len(mined), job.blocks, hashes, seconds)))
-        if len(mined) == job.blocks:
-            return Chain(job.genesis, job.difficulty, tuple(mined)).to_dict()
-        index, previous_hash = len(mined) + 1, mined[-1].hash if mined else job.genesis
-        outcome = yield CallActivity(
-            {
-                "index": index,
-                "previous_hash": previous_hash,
-                "difficulty": job.difficulty,
-                "start": next_nonce,
-                "seconds": state["slice_seconds"],
-            }
-        )
-        hashes += outcome["next_nonce"] - next_nonce
-        seconds += outcome["seconds"]
-        next_nonce = outcome["next_nonce"]
-        if outcome["found"]:
-            mined.append(Block.from_nonce(index, previous_hash, next_nonce - 1))
-            next_nonce = 0
-
-    yield ContinueAsNew(
-        {
-            **state,
-            "nonces": [block.nonce for block in mined],
-            "next_nonce": next_nonce,
-            "hashes": hashes,
-            "seconds": seconds,
-        }
-    )
+    Args:
+        state: what `initial_state` or a `ContinueAsNew` step made.
+        now: the orchestration's own clock, in seconds: the same whenever it is replayed.
+    """
+    run = _Run({**_NOTHING_DONE, **state}, now)
+    while True:
+        yield ReportProgress(asdict(run.progress()))
+        if run.complete:
+            return run.chain().to_dict()
+        if run.history_is_long and not run.window.awaited:
+            break
+        for slice_ in run.slices_to_start():
+            yield slice_
+        event = yield AwaitSlice(run.patience())
+        if isinstance(event, SliceEnded):
+            run.slice_ended(event)
+        else:
+            for slice_ in run.slices_to_restart(event):
+                yield slice_
+    yield ContinueAsNew(run.to_state())
     return None
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A slice that was started and hasn't ended, one of `width` at once; the how manieth start of its range."""
+
+    index: int
+    searched: NonceRange
+    width: int
+    since: float
+    starts: int = 1
+
+
+class _Run:
+    """One history of the orchestration: what it knows at each step."""
+
+    def __init__(self, state: Document, now: float) -> None:
+        self._input = state
+        self._job = job_of(state)
+        self._fan_out: int = state["fan_out"]
+        self._mined = _blocks_from_nonces(self._job.genesis, state["nonces"])
+        self.window = BlockWindow(state["next_nonce"], state["gaps"], state["hit"])
+        self._pace = Pace(state["rate"])
+        self._hashes: int = state["hashes"]
+        self._seconds: float = state["seconds"]
+        self._flights: dict[int, _Flight] = {}
+        self._started = 0
+        self._now = now
+        self._turnaround: float | None = state["turnaround"]
+
+    @property
+    def complete(self) -> bool:
+        return len(self._mined) == self._job.blocks
+
+    @property
+    def history_is_long(self) -> bool:
+        return self._started >= SLICES_PER_HISTORY
+
+    def chain(self) -> Chain:
+        return Chain(self._job.genesis, self._job.difficulty, tuple(self._mined))
+
+    def progress(self) -> Progress:
+        return Progress(len(self._mined), self._job.blocks, self._hashes, self._seconds)
+
+    def to_state(self) -> Document:
+        return {
+            **self._input,
+            "nonces": [block.nonce for block in self._mined],
+            **self.window.to_state(),
+            "rate": self._pace.rate,
+            "turnaround": self._turnaround,
+            "hashes": self._hashes,
+            "seconds": self._seconds,
+        }
+
+    def slices_to_start(self) -> list[StartSlice]:
+        """Those that fill the window up, unless the history is to end."""
+        width, nonces = self._window_size()
+        slices: list[StartSlice] = []
+        while len(self.window.awaited) < width and not self.history_is_long:
+            searched = self.window.take(nonces)
+            if searched is None:
+                break
+            slices.append(self._start(_Flight(len(self._mined) + 1, searched, width, self._now)))
+        if not self.window.awaited and not self.history_is_long:
+            raise MiningStopped(f"no nonce of block {len(self._mined) + 1} meets difficulty {self._job.difficulty}")
+        return slices
+
+    def slice_ended(self, event: SliceEnded) -> None:
+        """Take in a slice's answer; the block's, too, when it is decided."""
+        flight, answer = self._flights.pop(event.number), event.answer
+        self._now = event.now
+        self._turnaround = max(event.now - flight.since, (self._turnaround or 0.0) * _TURNAROUND_DECAY)
+        index = len(self._mined) + 1
+        if flight.index != index or not self.window.answer(
+            flight.searched, found=answer["found"], next_nonce=answer["next_nonce"]
+        ):
+            return  # a second answer, or one that no longer matters
+        nonces = answer["next_nonce"] - flight.searched.start
+        self._pace.record(nonces, answer["seconds"])
+        self._hashes += nonces
+        self._seconds += answer["seconds"] / flight.width
+        if self.window.nonce is not None:
+            previous_hash = self._mined[-1].hash if self._mined else self._job.genesis
+            self._mined.append(Block.from_nonce(index, previous_hash, self.window.nonce))
+            self.window = BlockWindow()
+
+    def patience(self) -> float | None:
+        """Seconds after which a slice counts as lost; None when the engine itself sees to lost ones."""
+        if not self._input["restart_lost_slices"]:
+            return None
+        if self._turnaround is None:
+            return _FIRST_PATIENCE_SECONDS
+        return max(_SHORTEST_PATIENCE_SECONDS, _PATIENCE_FACTOR * self._turnaround)
+
+    def slices_to_restart(self, event: PatienceOver) -> list[StartSlice]:
+        """Those that haven't come back for too long; twice as long after each start, lest a busy day feed itself."""
+        self._now = event.now
+        patience = self.patience() or 0.0
+        newest = {
+            flight.searched: flight
+            for flight in self._flights.values()
+            if flight.index == len(self._mined) + 1 and flight.searched in self.window.awaited
+        }
+        return [
+            self._start(replace(flight, since=event.now, starts=flight.starts + 1))
+            for flight in newest.values()
+            if event.now - flight.since >= patience * 2 ** (flight.starts - 1)
+        ]
+
+    def _window_size(self) -> tuple[int, int]:
+        """How many slices at once, and how many nonces each."""
+        if self._fan_out == 1:
+            return 1, NONCE_STOP
+        nonces = self._pace.range_nonces(self._job.difficulty, self._fan_out, self._input["slice_seconds"])
+        worth_it = self._pace.rate is not None and expected_hashes(self._job.difficulty) > nonces
+        return self._fan_out if worth_it else 1, nonces
+
+    def _start(self, flight: _Flight) -> StartSlice:
+        request = {
+            "index": flight.index,
+            "previous_hash": self._mined[-1].hash if self._mined else self._job.genesis,
+            "difficulty": self._job.difficulty,
+            "start": flight.searched.start,
+            "seconds": self._input["slice_seconds"],
+        }
+        if flight.searched.stop < NONCE_STOP:
+            request["stop"] = flight.searched.stop
+        number = self._started
+        self._flights[number] = flight
+        self._started += 1
+        return StartSlice(number, request)
+
+
 def mine_slice(pool: MinerPool, request: Document, owner: Hashable) -> Document:
-    """The activity: mine one block for `request["seconds"]` from `request["start"]` on.
+    """The activity: mine one block for `request["seconds"]` from `request["start"]` on, below `request["stop"]`.
 
     Returns:
         `found`: whether the nonce before `next_nonce` is the block's; `next_nonce`: all before it have
@@ -160,6 +340,7 @@ def mine_slice(pool: MinerPool, request: Document, owner: Hashable) -> Document:
         request["previous_hash"],
         request["difficulty"],
         start=request["start"],
+        stop=request.get("stop", NONCE_STOP),
         seconds=request["seconds"],
         owner=owner,
     )

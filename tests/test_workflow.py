@@ -1,7 +1,8 @@
 """The workflow's generator, driven by hand as an engine would: through JSON, replayed, cut off, cancelled, repeated."""
 
 import json
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Any
 import pytest
 
 from pow import pool as pool_module
-from pow import workflow
+from pow import window, workflow
 from pow.errors import InvalidArgument
 from pow.pool import MinerPool
 from pow.workflow import (
-    CallActivity,
+    AwaitSlice,
     ContinueAsNew,
     Document,
     MiningJob,
+    PatienceOver,
     Progress,
     ReportProgress,
+    SliceEnded,
+    StartSlice,
     Step,
     initial_state,
     job_of,
@@ -33,6 +37,12 @@ each_chain = pytest.mark.parametrize("document", MINED, ids=[f"{c['difficulty']}
 TWELVE = next(chain for chain in CHAINS if chain["difficulty"] == 12)
 
 Activity = Callable[[Document], Document]
+Choose = Callable[[list[int]], int]
+"""The numbers of the slices in flight, oldest first -> the one that ends next."""
+
+
+def oldest(numbers: list[int]) -> int:
+    return numbers[0]
 
 
 @pytest.fixture
@@ -51,16 +61,26 @@ def activity(pool: MinerPool) -> Activity:
 
 @dataclass
 class History:
-    """What an engine records of one run of the generator: its input, its steps, and the activities' answers."""
+    """What an engine records of one run of the generator: its input, its steps, and the slices' ends."""
 
     state: Document
     steps: list[Step] = field(default_factory=list)
-    answers: list[Document] = field(default_factory=list)
+    ends: list[SliceEnded] = field(default_factory=list)
     result: Document | None = None
+    most_in_flight: int = 0
+    waits: list[float] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[Document]:
+        return [step.input for step in self.steps if isinstance(step, StartSlice)]
 
     @property
     def slices(self) -> int:
-        return sum(isinstance(step, CallActivity) for step in self.steps)
+        return len(self.calls)
+
+    @property
+    def answers(self) -> list[Document]:
+        return [end.answer for end in self.ends]
 
 
 def through_json(document: Document) -> Document:
@@ -70,10 +90,15 @@ def through_json(document: Document) -> Document:
     return copy
 
 
-def run(state: Document, activity: Activity) -> History:
-    """Drive the generator once, to its result or to where it continues as new."""
+def run(state: Document, activity: Activity, choose: Choose = oldest, lost: Collection[int] = ()) -> History:
+    """Drive the generator once, to its result or to where it continues as new.
+
+    A slice's end takes a second. Those that are `lost` never end: patience does, when nothing else is in flight.
+    """
     history = History(through_json(state))
-    steps = mine_chain_steps(history.state)
+    now = 1000.0
+    steps = mine_chain_steps(history.state, now)
+    in_flight: dict[int, Document] = {}
     answer: Any = None
     while True:
         try:
@@ -83,11 +108,25 @@ def run(state: Document, activity: Activity) -> History:
             return history
         history.steps.append(step)
         answer = None
-        if isinstance(step, CallActivity):
-            answer = through_json(activity(through_json(step.input)))
-            history.answers.append(answer)
-        elif isinstance(step, ReportProgress):
-            through_json(step.progress)
+        match step:
+            case StartSlice(number, request):
+                assert number not in in_flight
+                in_flight[number] = through_json(request)
+            case AwaitSlice(patience):
+                history.most_in_flight = max(history.most_in_flight, len(in_flight))
+                coming = [number for number in in_flight if number not in lost]
+                if not coming:
+                    assert patience is not None, "nobody is left to wait for"
+                    now += patience
+                    history.waits.append(patience)
+                    answer = PatienceOver(now)
+                    continue
+                now += 1
+                number = choose(coming)
+                answer = SliceEnded(number, through_json(activity(in_flight.pop(number))), now)
+                history.ends.append(answer)
+            case ReportProgress(progress):
+                through_json(progress)
 
 
 def run_all(state: Document, activity: Activity) -> list[History]:
@@ -102,8 +141,8 @@ def run_all(state: Document, activity: Activity) -> list[History]:
 
 def replay(history: History) -> History:
     """Drive it again with the recorded answers, as an engine does after a crash."""
-    answers = iter(history.answers)
-    return run(history.state, lambda _request: next(answers))
+    answers, numbers = iter(history.answers), iter([end.number for end in history.ends])
+    return run(history.state, lambda _request: next(answers), lambda _numbers: next(numbers))
 
 
 def remembering(answers: list[Document], activity: Activity) -> Activity:
@@ -135,7 +174,7 @@ def test_the_workflow_mines_the_chain(document: Document, slice_seconds: float, 
 
 def test_a_block_that_outlasts_its_slice_goes_on_from_the_next_nonce(activity: Activity) -> None:
     history = run(state_for(TWELVE), activity)
-    calls = [step.input for step in history.steps if isinstance(step, CallActivity)]
+    calls = history.calls
     assert len(calls) > len(TWELVE["blocks"])
     for call, answer, following in zip(calls, history.answers, calls[1:], strict=False):
         if answer["found"]:
@@ -146,7 +185,7 @@ def test_a_block_that_outlasts_its_slice_goes_on_from_the_next_nonce(activity: A
 
 def test_an_activity_s_input_is_one_block_s_work(activity: Activity) -> None:
     history = run(state_for(TWELVE, 60.0), activity)
-    assert [step.input for step in history.steps if isinstance(step, CallActivity)] == [
+    assert history.calls == [
         {
             "index": block["index"],
             "previous_hash": block["previous_hash"],
@@ -183,7 +222,7 @@ def test_a_long_history_is_cut_off_and_continued_to_the_same_chain(
     for history in histories[:-1]:
         assert history.slices == limit
         assert replay(history) == history
-    assert histories[-1].slices < limit
+    assert histories[-1].slices <= limit
     assert histories[-1].result == TWELVE
 
 
@@ -198,7 +237,7 @@ def test_a_continued_history_keeps_the_job_and_how_far_it_is(
             **state_for(TWELVE, 60.0),
             "nonces": nonces[: 2 * done],
             "hashes": sum(nonces[: 2 * done]) + 2 * done,
-            "seconds": history.state["seconds"],
+            **{name: history.state[name] for name in ("seconds", "rate", "turnaround")},
         }
 
 
@@ -249,7 +288,8 @@ def test_progress_never_goes_back_and_ends_with_the_whole_chain(
 
 def test_progress_is_told_before_each_slice_and_at_the_end(activity: Activity) -> None:
     history = run(state_for(TWELVE, 60.0), activity)
-    assert [type(step) for step in history.steps] == [ReportProgress, CallActivity] * 12 + [ReportProgress]
+    each = [ReportProgress, StartSlice, AwaitSlice]
+    assert [type(step) for step in history.steps] == each * 12 + [ReportProgress]
 
 
 def test_the_expected_time_left_comes_from_the_job_s_own_rate_once_there_is_one() -> None:
@@ -262,7 +302,97 @@ def test_the_expected_time_left_comes_from_the_job_s_own_rate_once_there_is_one(
     assert Progress(4, 4, 2**22, 2.0).expected_seconds_left(20, 1.0) == 0.0
 
 
+# --- several slices of a block at once
+
+
+@pytest.fixture
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges so small that a block takes many of them."""
+    monkeypatch.setattr(window, "_FIRST_NONCES", 300)
+    monkeypatch.setattr(window, "_TELLING_NONCES", 1)
+    monkeypatch.setattr(window.Pace, "range_nonces", lambda *_: 300)
+
+
+def fan_out_state(fan_out: int, **changes: Any) -> Document:
+    return state_for(TWELVE, 60.0) | {"fan_out": fan_out} | changes
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("fan_out", [2, 3, 8])
+@pytest.mark.parametrize("order", ["oldest", "newest", "any"])
+def test_several_slices_at_once_mine_the_same_chain_in_whatever_order_they_end(
+    fan_out: int, order: str, activity: Activity
+) -> None:
+    chance = random.Random(order)
+    choose = {"oldest": oldest, "newest": lambda numbers: numbers[-1], "any": chance.choice}[order]
+    histories = [run(fan_out_state(fan_out), activity, choose)]
+    while histories[-1].result is None:
+        last = histories[-1].steps[-1]
+        assert isinstance(last, ContinueAsNew)
+        histories.append(run(last.state, activity, choose))
+    assert histories[-1].result == TWELVE
+    # Slices above a hit may still be in flight when the next block's begin.
+    assert fan_out <= max(history.most_in_flight for history in histories) <= 2 * fan_out
+    for history in histories:
+        assert replay(history).steps == history.steps
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_until_the_workers_pace_is_known_there_is_one_slice(activity: Activity) -> None:
+    history = run(fan_out_state(4), activity)
+    first = [type(step) for step in history.steps[:8]]
+    assert first == [ReportProgress, StartSlice, AwaitSlice, ReportProgress, *[StartSlice] * 4]
+    assert [(call["start"], call["stop"]) for call in history.calls[:3]] == [(0, 300), (300, 600), (600, 900)]
+
+
+def test_blocks_too_small_to_share_are_mined_by_one_slice_each(activity: Activity) -> None:
+    history = run(fan_out_state(4), activity)
+    assert history.result == TWELVE
+    assert history.slices == 12
+    assert history.most_in_flight == 1
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("lost", [{0}, {1}, {2, 3}, {5, 9, 13, 17}], ids=str)
+def test_lost_slices_are_started_again(lost: set[int], activity: Activity) -> None:
+    state = fan_out_state(2, blocks=3, restart_lost_slices=True)
+    history = run(state, activity, lost=lost)
+    assert history.result == {**TWELVE, "blocks": TWELVE["blocks"][:3]}
+    requests = [json.dumps(call) for call in history.calls]
+    restarted = {request for request in requests if requests.count(request) > 1}
+    assert restarted
+    assert restarted <= {requests[number] for number in lost}
+    assert history.waits
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_patience_follows_what_slices_take_and_grows_with_each_start(activity: Activity) -> None:
+    # The first slice is lost three times over.
+    history = run(fan_out_state(2, blocks=1, restart_lost_slices=True), activity, lost={0, 1, 2})
+    assert history.result is not None
+    first, *waits = history.waits
+    assert first == 60.0
+    # Restarted after 60 s, after 120 s more, after 240 s more: each wait is for the same patience.
+    assert waits == [60.0] * 6
+    later = run(fan_out_state(2, blocks=1, restart_lost_slices=True, turnaround=100.0), activity, lost={0})
+    assert later.waits == [300.0]
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_an_engine_that_sees_to_lost_slices_itself_sets_no_patience(activity: Activity) -> None:
+    history = run(fan_out_state(2), activity)
+    assert {step.patience for step in history.steps if isinstance(step, AwaitSlice)} == {None}
+
+
 # --- inputs and answers
+
+
+def test_a_workflow_that_an_older_version_accepted_goes_on(activity: Activity) -> None:
+    old = {"slice_seconds": 60.0, "nonces": [904], "next_nonce": 5000, "hashes": 5905, "seconds": 1.0}
+    job = {"difficulty": 12, "blocks": 12, "genesis": "GENESIS"}
+    history = run({**job, **old}, activity)
+    assert history.result == TWELVE
+    assert history.calls[0]["start"] == 5000
 
 
 def test_a_new_workflow_s_state_is_its_job_and_nothing_done() -> None:
@@ -271,8 +401,14 @@ def test_a_new_workflow_s_state_is_its_job_and_nothing_done() -> None:
         "blocks": 4,
         "genesis": "GENESIS",
         "slice_seconds": 1.5,
+        "fan_out": 1,
+        "restart_lost_slices": False,
         "nonces": [],
         "next_nonce": 0,
+        "gaps": [],
+        "hit": None,
+        "rate": None,
+        "turnaround": None,
         "hashes": 0,
         "seconds": 0.0,
     }
@@ -291,7 +427,7 @@ def test_a_state_whose_job_could_not_have_been_accepted_is_refused(field_name: s
     with pytest.raises(InvalidArgument, match=f"^{field_name} must "):
         job_of(state)
     with pytest.raises(InvalidArgument, match=f"^{field_name} must "):
-        next(mine_chain_steps(state))
+        next(mine_chain_steps(state, 0.0))
 
 
 def slice_request(start: int, seconds: float) -> Document:

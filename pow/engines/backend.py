@@ -18,6 +18,7 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as stubs
 import grpc
 from durabletask.testing import InMemoryOrchestrationBackend
+from durabletask.testing.in_memory_backend import OrchestrationInstance
 from google.protobuf import timestamp_pb2, wrappers_pb2
 
 from pow.engines.journal import Journal, JournalEntry
@@ -45,6 +46,8 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         self._on_end = on_end
         self._frozen = False
         self._socket_dir: Path | None = None
+        # The first token of a workflow's history, where that isn't its first one.
+        self._histories_began: dict[str, int] = {}
 
     def start(self) -> str:
         """Listen where only this user can connect; the address for clients and workers."""
@@ -91,12 +94,26 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         return super().StartInstance(request, context)
 
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
-        # An activity that outlives its workflow, which was cancelled, has nobody to report to.
+        # An activity that outlives its workflow, which was cancelled, has nobody to report to; nor has one
+        # that outlives its history, whose numbers for tasks begin again.
         with self._lock:
-            ended = request.instanceId not in self._instances
-        if self._frozen or ended:
+            instance = self._instances.get(request.instanceId)
+            history_began = self._histories_began.get(request.instanceId, 0)
+        if self._frozen or instance is None or int(request.completionToken) < history_began:
             return pb.CompleteTaskResponse()
         return super().CompleteActivityTask(request, context)
+
+    def _process_complete_orchestration_action(
+        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
+    ) -> None:
+        super()._process_complete_orchestration_action(instance, complete_action)
+        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            # Each turn has a token, counted up, and the activities that it schedules bear it.
+            self._histories_began[instance.instance_id] = self._next_completion_token
+            ends = ("taskCompleted", "taskFailed")
+            instance.pending_events = [
+                event for event in instance.pending_events if event.WhichOneof("eventType") not in ends
+            ]
 
     def CompleteOrchestratorTask(self, request: pb.OrchestratorResponse, context: Any) -> pb.CompleteTaskResponse:
         if self._frozen:
@@ -108,6 +125,7 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         response = super().CompleteOrchestratorTask(request, context)
         if ended:
             # The journal answers for it from here on; memory stays flat.
+            self._histories_began.pop(request.instanceId, None)
             self.PurgeInstances(pb.PurgeInstancesRequest(instanceId=request.instanceId), context)
             self._on_end(request.instanceId)
         return response

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,18 +22,21 @@ from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 from pow.engine import EngineStatus, WorkflowState
 from pow.engines.backend import JournaledBackend
 from pow.engines.journal import FILE_NAME, Journal
-from pow.engines.scheduler import SchedulerAddress, scheduler_client, scheduler_worker
+from pow.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
 from pow.errors import EngineError, PowError
 from pow.pool import MinerPool
 from pow.workflow import (
     ACTIVITY,
     ORCHESTRATION,
-    CallActivity,
+    AwaitSlice,
     ContinueAsNew,
     Document,
     MiningJob,
+    PatienceOver,
     Progress,
     ReportProgress,
+    SliceEnded,
+    StartSlice,
     initial_state,
     job_of,
     mine_chain_steps,
@@ -44,9 +48,11 @@ EMBEDDED_SLICE_SECONDS = 1.0
 SCHEDULER_SLICE_SECONDS = 10.0
 
 # An activity only waits for the pool, so an embedded worker takes many; one on the scheduler takes
-# few, so that other machines get their share. Orchestrations have threads that activities can't take.
+# few, so that other machines get their share; and one at a time when machines share a block, or one
+# machine might take all of its slices. Orchestrations have threads that activities can't take.
 _EMBEDDED_ACTIVITIES = 256
 _SCHEDULER_ACTIVITIES = 16
+_SHARED_BLOCK_ACTIVITIES = 1
 _ORCHESTRATIONS = 8
 
 # Between two looks at a workflow on the scheduler that somebody waits for: ever less often. The
@@ -55,6 +61,8 @@ _POLL_SECONDS = (0.05, 1.0)
 _POLL_GROWTH = 1.5
 # After a terminate it ends as soon as the worker has heard of it.
 _CANCEL_SECONDS = 10.0
+# For slices that a shutdown has ended to be answered for; they only have to be sent.
+_ANSWER_SECONDS = 5.0
 
 _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.COMPLETED: "completed",
@@ -85,6 +93,7 @@ class DurableTaskEngine:
         state_dir: Path | None = None,
         scheduler: SchedulerAddress | None = None,
         slice_seconds: float | None = None,
+        fan_out: int = 1,
     ) -> None:
         """
         Args:
@@ -92,12 +101,14 @@ class DurableTaskEngine:
             state_dir: the folder of the embedded engine's journal; None keeps it in memory.
             scheduler: where the Durable Task Scheduler is; None embeds the engine in this process.
             slice_seconds: how long one activity mines.
+            fan_out: how many slices of a block are in flight at once, for as many worker processes.
         """
         self.pool = pool
         self._state_dir = state_dir
         self._scheduler = scheduler
         default_slice = SCHEDULER_SLICE_SECONDS if scheduler else EMBEDDED_SLICE_SECONDS
         self._slice_seconds = default_slice if slice_seconds is None else slice_seconds
+        self._fan_out = fan_out
         self._journal: Journal | None = None
         self._backend: JournaledBackend | None = None
         self._connected: _Connection | None = None
@@ -144,7 +155,11 @@ class DurableTaskEngine:
     def _connect(self, scheduler: SchedulerAddress) -> _Connection:
         return _Connection(
             scheduler_client(scheduler, _sdk_logger),
-            scheduler_worker(scheduler, _sdk_logger, _concurrency(_SCHEDULER_ACTIVITIES)),
+            scheduler_worker(
+                scheduler,
+                _sdk_logger,
+                _concurrency(_SHARED_BLOCK_ACTIVITIES if self._fan_out > 1 else _SCHEDULER_ACTIVITIES),
+            ),
         )
 
     async def __aexit__(self, *_: object) -> None:
@@ -155,6 +170,8 @@ class DurableTaskEngine:
         connection, self._connected = self._connected, None
         if connection is not None:
             await connection.client.close()
+            if isinstance(connection.worker, SchedulerWorker):
+                await asyncio.to_thread(connection.worker.wait_for_answers, _ANSWER_SECONDS)
             # The SDK tells as an error that the stream of work, which stop() cancels, was cancelled.
             _sdk_logger.setLevel(logging.CRITICAL)
             await asyncio.to_thread(connection.worker.stop)
@@ -183,9 +200,14 @@ class DurableTaskEngine:
 
     async def start(self, workflow_id: str, job: MiningJob) -> None:
         async with self._calls() as client:
-            await client.schedule_new_orchestration(
-                ORCHESTRATION, input=initial_state(job, self._slice_seconds), instance_id=workflow_id
+            state = initial_state(
+                job,
+                self._slice_seconds,
+                fan_out=self._fan_out,
+                # A slice in this process can't get lost without the engine.
+                restart_lost_slices=self._scheduler is not None and self._fan_out > 1,
             )
+            await client.schedule_new_orchestration(ORCHESTRATION, input=state, instance_id=workflow_id)
 
     async def state(self, workflow_id: str) -> WorkflowState | None:
         async with self._calls() as client:
@@ -270,8 +292,11 @@ def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
     def mine_chain(
         context: task.OrchestrationContext, state: Document
     ) -> Generator[task.Task[Any], Any, Document | None]:
-        steps = mine_chain_steps(state)
-        answer = None
+        steps = mine_chain_steps(state, _clock(context))
+        slices: dict[task.Task[Any], int] = {}
+        timer: task.TimerTask | None = None
+        timer_seconds = 0.0
+        answer: SliceEnded | PatienceOver | None = None
         while True:
             try:
                 step = steps.send(answer)
@@ -279,8 +304,21 @@ def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
                 return end.value  # type: ignore[no-any-return]
             answer = None
             match step:
-                case CallActivity(request):
-                    answer = yield context.call_activity(ACTIVITY, input=request)
+                case StartSlice(number, request):
+                    slices[context.call_activity(ACTIVITY, input=request)] = number
+                case AwaitSlice(patience):
+                    # A timer that runs is good enough, unless patience has become much shorter.
+                    if timer is not None and patience is not None and 2 * patience < timer_seconds:
+                        timer.cancel()
+                        timer = None
+                    if timer is None and patience is not None:
+                        timer, timer_seconds = context.create_timer(timedelta(seconds=patience)), patience
+                    done = yield task.when_any([*slices, *([] if timer is None else [timer])])
+                    if done is timer:
+                        timer = None
+                        answer = PatienceOver(_clock(context))
+                    else:
+                        answer = SliceEnded(slices.pop(done), done.get_result(), _clock(context))
                 case ReportProgress(progress):
                     context.set_custom_status(progress)
                 case ContinueAsNew(new_state):
@@ -288,6 +326,10 @@ def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
 
     assert mine_chain.__name__ == ORCHESTRATION
     return mine_chain
+
+
+def _clock(context: task.OrchestrationContext) -> float:
+    return context.current_utc_datetime.replace(tzinfo=UTC).timestamp()
 
 
 def _concurrency(activities: int) -> ConcurrencyOptions:

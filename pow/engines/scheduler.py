@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any, Self
 
+import durabletask.internal.orchestrator_service_pb2 as pb
 from azure.core.credentials import AccessToken, TokenCredential
 from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
 from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
@@ -86,11 +88,38 @@ def scheduler_client(address: SchedulerAddress, logger: logging.Logger) -> Async
     )
 
 
+class SchedulerWorker(DurableTaskSchedulerWorker):
+    """A worker that knows when its activities' answers are on their way.
+
+    The SDK's own stop() closes the channel under answers that haven't been sent; the scheduler would then
+    have their slices mined again.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._running = 0
+        self._changed = threading.Condition()
+
+    def wait_for_answers(self, seconds: float) -> None:
+        """Return when every activity has been answered for, or after so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._running == 0, seconds)
+
+    def _on_activity_execution_started(self, req: pb.ActivityRequest) -> None:
+        with self._changed:
+            self._running += 1
+
+    def _on_activity_execution_completed(self, req: pb.ActivityRequest) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+
 def scheduler_worker(
     address: SchedulerAddress, logger: logging.Logger, concurrency: ConcurrencyOptions
-) -> DurableTaskSchedulerWorker:
+) -> SchedulerWorker:
     """A worker that takes its work from the scheduler."""
-    return DurableTaskSchedulerWorker(
+    return SchedulerWorker(
         host_address=address.endpoint,
         taskhub=address.taskhub,
         token_credential=address.credential(),

@@ -1,0 +1,77 @@
+"""One block by two worker processes of one thread each, against the same block by one of them.
+
+The workers take their slices from one process that stands in the scheduler's place. A rate of twice the
+reference's would be perfect sharing; the target, 0.55 of the time, is 1.82 times the rate.
+"""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from scheduler_process import SchedulerProcess, WorkerProcess
+
+from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
+from pow.chain import DEFAULT_GENESIS, Block
+from pow.cores import usable_cores
+from pow.miner import mine_chain, shared_pool
+from pow.workflow import MiningJob
+
+# What the target is meant for, where one thread takes no longer than so many seconds on average …
+DIFFICULTY = 30
+SECONDS = 30.0
+# … else the highest difficulty that takes it no longer than these.
+OTHER_SECONDS = 15.0
+ROUNDS = 3
+TARGET = 1 / 0.55
+
+FAN_OUT = Section(
+    "fan-out: one block by two workers of one thread each, against one of them",
+    notes=(f"The target is meant for difficulty {DIFFICULTY} and more.",),
+)
+
+
+def fitting_difficulty(rate: float) -> int:
+    """The difficulty whose block takes one thread some seconds at so many nonces a second."""
+    return DIFFICULTY if 2**DIFFICULTY / rate <= SECONDS else int(math.log2(OTHER_SECONDS * rate))
+
+
+@pytest.fixture(scope="module")
+def block() -> Block:
+    """The block that everybody has to come to."""
+    difficulty = fitting_difficulty(shared_pool().rate / shared_pool().threads)
+    return mine_chain(DEFAULT_GENESIS, difficulty=difficulty, blocks=1).blocks[0]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[SchedulerProcess]:
+    """A scheduler's stand-in with two workers."""
+    settings = {"MiningThreads": "1", "MiningFanOut": "2"}
+    with SchedulerProcess() as running, WorkerProcess(running, **settings), WorkerProcess(running, **settings):
+        yield running
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
+@pytest.mark.benchmark(group="fan-out")
+def test_fan_out(block: Block, scheduler: SchedulerProcess, measure: Measure, report: Report) -> None:
+    difficulty = fitting_difficulty(shared_pool().rate / shared_pool().threads)
+
+    async def mine(fan_out: int) -> int:
+        client = scheduler.client()
+        try:
+            chain = await scheduler.mine(client, MiningJob(difficulty, 1, DEFAULT_GENESIS), fan_out)
+        finally:
+            await client.close()
+        assert chain["blocks"] == [block.to_dict()]
+        return block.attempts
+
+    with start_blocking_portal() as portal:
+        pair = Pair(
+            "two workers, fan-out 2",
+            lambda: portal.call(mine, 2),
+            "one worker",
+            lambda: portal.call(mine, 1),
+            TARGET,
+        )
+        found = measure(pair, ROUNDS, warm_ups=0)
+    report.add(FAN_OUT, found.pair.subject, {**rate_cells(found), "difficulty": str(difficulty)})

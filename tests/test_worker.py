@@ -1,0 +1,146 @@
+"""Worker processes on a scheduler: they share blocks, and one that dies costs its slice."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from durabletask.client import AsyncTaskHubGrpcClient
+from scheduler_process import HANG_SECONDS, SchedulerProcess, WorkerProcess
+from server_process import ServerProcess
+
+from pow.chain import Chain, verify_chain
+from pow.scanning import native_missing
+from pow.workflow import MiningJob
+
+pytestmark = pytest.mark.anyio
+
+# One thread of the slowest native kernel takes some seconds for this block, and many slices.
+DIFFICULTY = 26
+NONCE = 35154319
+SLOW = {"MiningThreads": "1", "POW_BACKEND": "portable", "MiningFanOut": "2"}
+needs_native = pytest.mark.skipif(native_missing(), reason="hashlib would take minutes")
+posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+
+@pytest.fixture
+def scheduler() -> Iterator[SchedulerProcess]:
+    with SchedulerProcess() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(scheduler: SchedulerProcess) -> AsyncIterator[AsyncTaskHubGrpcClient]:
+    connected = scheduler.client()
+    yield connected
+    await connected.close()
+
+
+async def slices(client: AsyncTaskHubGrpcClient, workflow_id: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """The inputs of the slices that a workflow has started, and the answers that came."""
+    events: list[Any] = list(await client.get_orchestration_history(workflow_id))
+    inputs = [event.input for event in events if type(event).__name__ == "TaskScheduledEvent"]
+    answers = [json.loads(event.result) for event in events if type(event).__name__ == "TaskCompletedEvent"]
+    return inputs, answers
+
+
+@needs_native
+async def test_two_workers_share_a_block(scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient) -> None:
+    with WorkerProcess(scheduler, **SLOW) as one, WorkerProcess(scheduler, **SLOW) as other:
+        before = {worker: cpu_seconds(worker) for worker in (one, other)}
+        workflow_id = await scheduler.start(client, MiningJob(DIFFICULTY, 1, "GENESIS"), fan_out=2)
+        chain = await scheduler.chain(client, workflow_id)
+        used = [cpu_seconds(worker) - before[worker] for worker in (one, other)]
+
+    assert chain["blocks"][0]["nonce"] == NONCE
+    inputs, answers = await slices(client, workflow_id)
+    # Each range once, side by side, and each worker its share of them.
+    assert len(set(inputs)) == len(inputs) > 4
+    assert min(used) > 0.3 * sum(answer["seconds"] for answer in answers) / 2
+
+
+def cpu_seconds(worker: WorkerProcess) -> float:
+    if not os.path.exists("/proc"):  # noqa: PTH110
+        pytest.skip("the system tells no other process's CPU time")
+    with open(f"/proc/{worker.pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@needs_native
+async def test_a_killed_worker_costs_the_slice_that_it_had(
+    scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient
+) -> None:
+    with WorkerProcess(scheduler, **SLOW) as dies, WorkerProcess(scheduler, **SLOW):
+        workflow_id = await scheduler.start(client, MiningJob(DIFFICULTY, 2, "GENESIS"), fan_out=2)
+        # From the second answer on, both workers have a slice in hand nearly always.
+        while len((await slices(client, workflow_id))[1]) < 2:
+            pass
+        dies.kill()
+        chain = await scheduler.chain(client, workflow_id)
+
+    assert [block["nonce"] for block in chain["blocks"]] == [NONCE, 88754997]
+    assert verify_chain(Chain.from_dict(chain))
+    inputs, answers = await slices(client, workflow_id)
+    starts = Counter(inputs)
+    assert [count for count in starts.values() if count > 1] == [2], "not just one slice was started again"
+    assert len(answers) >= len(starts) - 1
+
+
+@posix
+async def test_a_worker_told_to_end_gives_back_what_it_has_tried(
+    scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    with WorkerProcess(scheduler) as first:
+        workflow_id = await scheduler.start(client, MiningJob(40, 1, "GENESIS"), fan_out=1)
+        while not (await slices(client, workflow_id))[0]:
+            pass
+        code = first.terminate()
+    assert code == 0
+    # The slice of ten seconds ended at once, unfinished, and the workflow went on from there.
+    _inputs, answers = await slices(client, workflow_id)
+    assert answers
+    assert not answers[0]["found"]
+
+    with WorkerProcess(scheduler):
+        assert await scheduler.mine(client, MiningJob(16, 4, "GENESIS"), fan_out=1) == genesis_chain[16]
+
+
+async def test_servers_and_workers_share_a_task_hub(
+    scheduler: SchedulerProcess, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    with (
+        WorkerProcess(scheduler, MiningFanOut="3") as worker,
+        ServerProcess(DURABLE_TASK_SCHEDULER_CONNECTION_STRING=scheduler.connection_string, MiningFanOut="3") as server,
+    ):
+        assert scheduler.connection_string.split("=")[1].partition(";")[0] in worker.start_line
+        async with server.client() as client:
+            result = await client.call_tool("start_mining", {"difficulty": 20})
+    assert result.structured_content is not None
+    assert result.structured_content["chain"] == genesis_chain[20]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "DURABLE_TASK_SCHEDULER_CONNECTION_STRING must name the scheduler to take work from"),
+        ({"DURABLE_TASK_SCHEDULER_CONNECTION_STRING": "nowhere"}, "has the unknown part 'nowhere'"),
+        ({"MiningFanOut": "65"}, "setting MiningFanOut must be an integer from 1 to 64, not '65'"),
+    ],
+    ids=str,
+)
+def test_a_worker_without_a_scheduler_says_what_it_lacks(settings: dict[str, str], sentence: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "pow", "worker"],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        env={**os.environ, **settings},
+    )
+    assert ended.returncode == 2
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
