@@ -6,6 +6,7 @@ PowError
 ├── BackendError      a scan backend that is unknown, unsupported here, or failed its self-test
 ├── SettingsError     an environment setting with a value that isn't allowed
 ├── EngineError       the workflow engine can't be started or reached
+├── ChainStoreError   the store of named chains can't be reached
 └── MiningStopped     the work was stopped before it found its nonce
 """
 
@@ -32,6 +33,10 @@ class SettingsError(PowError):
 
 class EngineError(PowError):
     """The workflow engine can't be started or reached."""
+
+
+class ChainStoreError(PowError):
+    """The store of named chains can't be reached."""
 
 
 class MiningStopped(PowError):

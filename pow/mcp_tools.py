@@ -1,11 +1,14 @@
 """The tools on the official MCP SDK: names, descriptions, schemas, and nothing else.
 
-What they do is in `pow.tools`, which knows nothing of MCP.
+What they do is in `pow.tools`, `pow.chain_tools` and `pow.identity`, which know nothing of MCP.
+`python -m pow.mcp_tools` prints what clients are told of them: see `pow.tool_specs`.
 """
 
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
@@ -15,13 +18,36 @@ from pydantic import Field, WithJsonSchema
 
 from pow import __version__
 from pow.chain import DEFAULT_GENESIS, MAX_GENESIS_BYTES
+from pow.chain_tools import ChainTools, NamedChain, SavedChain
 from pow.errors import PowError
+from pow.identity import Identities, IdentityResult
 from pow.settings import Settings
-from pow.tools import INSTRUCTIONS, MiningResult, MiningTools
+from pow.tool_specs import argument_fault
+from pow.tools import DEMO_PROMPT, INSTRUCTIONS, MiningResult, MiningTools
+
+_WORKFLOW_ID = Annotated[
+    Any,
+    WithJsonSchema({"type": "string"}),
+    Field(description="The workflow_id that start_mining returned."),
+]
+_CHAIN_NAME = Annotated[
+    Any,
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
+    Field(description="The chain's name: 1 to 64 letters, digits, dots, dashes and underscores."),
+]
+_READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
-def mcp_server(tools: MiningTools, settings: Settings) -> MCPServer[Any]:
-    """The MCP server with the mining tools."""
+class Tools(NamedTuple):
+    """All that the tools of a server do."""
+
+    mining: MiningTools
+    chains: ChainTools
+    identities: Identities
+
+
+def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
+    """The MCP server with the tools and the prompt."""
     server: MCPServer[Any] = MCPServer(
         "pow-mcp",
         title="Proof-of-work miner",
@@ -65,35 +91,72 @@ budget; else status "running" with a workflow_id to pass to get_mining_result.""
 
         asked = "progress_token" in (context.request_context.meta or {})
         with _errors_for_agents():
-            return await tools.start_mining(difficulty, blocks, genesis, report=report if asked else None)
+            return await tools.mining.start_mining(difficulty, blocks, genesis, report=report if asked else None)
 
-    @server.tool(
-        title="Get mining result",
-        annotations=ToolAnnotations(
-            read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-        ),
-    )
-    async def get_mining_result(
-        workflow_id: Annotated[
-            Any,
-            WithJsonSchema({"type": "string"}),
-            Field(description="The workflow_id that start_mining returned."),
-        ],
-    ) -> MiningResult:
+    @server.tool(title="Get mining result", annotations=_READ_ONLY)
+    async def get_mining_result(workflow_id: _WORKFLOW_ID) -> MiningResult:
         """Ask how a mining workflow stands. Returns at once: the chain when it is completed, else its progress \
 and when to ask again."""
         with _errors_for_agents():
-            return await tools.get_mining_result(workflow_id)
+            return await tools.mining.get_mining_result(workflow_id)
+
+    @server.tool(
+        title="Cancel mining",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def cancel_mining(workflow_id: _WORKFLOW_ID) -> MiningResult:
+        """End a mining workflow that is no longer wanted. One that has ended already keeps its result."""
+        with _errors_for_agents():
+            return await tools.mining.cancel_mining(workflow_id)
+
+    @server.tool(
+        title="Save chain",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def save_chain(
+        name: _CHAIN_NAME,
+        workflow_id: _WORKFLOW_ID,
+        overwrite: Annotated[
+            Any,
+            WithJsonSchema({"type": "boolean"}),
+            Field(description="Whether to replace a chain that has the name already."),
+        ] = False,
+    ) -> SavedChain:
+        """Keep the chain of a completed workflow under a name, for get_chain."""
+        with _errors_for_agents():
+            return await tools.chains.save_chain(name, workflow_id, overwrite)
+
+    @server.tool(title="Get chain", annotations=_READ_ONLY)
+    async def get_chain(name: _CHAIN_NAME) -> NamedChain:
+        """Get a chain that save_chain has kept under a name."""
+        with _errors_for_agents():
+            return await tools.chains.get_chain(name)
+
+    @server.tool(title="Who am I?", annotations=_READ_ONLY)
+    async def whoami(context: Context[Any, Any]) -> IdentityResult:
+        """Tell who is signed in, as the platform that hosts this server has authenticated the caller."""
+        with _errors_for_agents():
+            return await tools.identities.whoami(context.headers or {})
+
+    @server.prompt(title="Mine a demo chain")
+    def mine_demo_chain(
+        difficulty: Annotated[
+            str | None, Field(description="Leading zero bits of each block's hash; the server's default if left out.")
+        ] = None,
+    ) -> str:
+        """Mine a short chain, follow its progress, and explain it."""
+        return DEMO_PROMPT.format(blocks=settings.default_blocks, difficulty=difficulty or settings.mining_difficulty)
 
     server.middleware.append(_ArgumentNames(server))
     return server
 
 
 class _ArgumentNames:
-    """Middleware that answers a tool call with unknown or missing arguments with a sentence.
-
-    The SDK drops unknown ones, so that a misspelt `dificulty` would mine at the default.
-    """
+    """Middleware that answers a tool call with unknown or missing arguments with a sentence."""
 
     def __init__(self, server: MCPServer[Any]) -> None:
         self._server = server
@@ -109,14 +172,7 @@ class _ArgumentNames:
         tool = next((tool for tool in await self._server.list_tools() if tool.name == name), None)
         if tool is None or not isinstance(arguments, dict):
             return None  # the SDK has its own errors for these
-        known = tool.input_schema.get("properties", {})
-        unknown = [key for key in arguments if key not in known]
-        if unknown:
-            return f"{name} has no argument {unknown[0]!r}; it takes {', '.join(known)}"
-        missing = [key for key in tool.input_schema.get("required", ()) if key not in arguments]
-        if missing:
-            return f"{name} needs the argument {missing[0]!r}: {known[missing[0]].get('description', '')}"
-        return None
+        return argument_fault(tool.name, tool.input_schema, arguments)
 
 
 @contextmanager
@@ -126,3 +182,15 @@ def _errors_for_agents() -> Iterator[None]:
         yield
     except PowError as error:
         raise ToolError(str(error)) from error
+
+
+def listed_tools(settings: Settings) -> list[dict[str, Any]]:
+    """What a client of this server is told of its tools."""
+    # Listing calls none of them, so there is no need for what they do.
+    server = mcp_server(Tools(None, None, None), settings)  # type: ignore[arg-type]
+    tools = asyncio.run(server.list_tools())
+    return [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in tools]
+
+
+if __name__ == "__main__":
+    print(json.dumps(listed_tools(Settings()), indent=1))

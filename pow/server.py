@@ -1,41 +1,38 @@
-"""The self-hosted server: the MCP tools over stateless Streamable HTTP, and the process around them."""
+"""The self-hosted server's process: it listens, serves the MCP tools, and ends without losing work."""
 
 import asyncio
+import atexit
 import errno
 import logging
+import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from pow import __version__
+from pow.blob_chains import BlobChains, names_a_storage
+from pow.chain_store import CHAINS, ChainStore, FolderChains
+from pow.chain_tools import ChainTools
 from pow.engines.durable_task import DurableTaskEngine
 from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError
-from pow.mcp_tools import mcp_server
+from pow.http_app import MCP_PATH, http_app
+from pow.identity import Identities
+from pow.mcp_tools import Tools, mcp_server
+from pow.on_behalf_of import OnBehalfOf
 from pow.pool import MinerPool
 from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 from pow.tools import MiningTools
 
-MCP_PATH = "/mcp"
-# Where the Functions host has it, so that one client configuration serves both.
-FUNCTIONS_MCP_PATH = "/runtime/webhooks/mcp"
-
 # Callers that wait get their handle at once when the server is told to end; this is for the bytes.
 _GRACE_SECONDS = 1
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +43,6 @@ class ServeOptions:
     port: int = DEFAULT_PORT
     state_dir: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
-
-
-def http_app(server: MCPServer[Any], engine: DurableTaskEngine, allowed_hosts: Sequence[str] = ()) -> Starlette:
-    """The ASGI app: the MCP server at both of its paths, and /healthz.
-
-    Args:
-        server: what `mcp_server` made.
-        engine: what /healthz tells of; start it before the app takes requests.
-        allowed_hosts: names, beside this machine's own, that clients may know the server by.
-    """
-
-    async def healthz(_: Request) -> Response:
-        pool = engine.pool
-        return JSONResponse(
-            {
-                "status": "stopping" if engine.closing else "ok",
-                "version": __version__,
-                "backend": pool.backend,
-                "threads": pool.threads,
-                "hashes_per_second": round(pool.rate),
-                "hashes": pool.hashes,
-                "searches": pool.searches,
-                "engine": engine.describe(),
-            }
-        )
-
-    names = (*_LOOPBACK, *allowed_hosts)
-    app = server.streamable_http_app(
-        streamable_http_path=MCP_PATH,
-        # Server-sent events, not JSON: only they carry progress and notice a client that hangs up.
-        json_response=False,
-        stateless_http=True,
-        # A page in a browser must not reach this server by a name that it made resolve to it.
-        transport_security=TransportSecuritySettings(
-            enable_dns_rebinding_protection=True,
-            allowed_hosts=[pattern for name in names for pattern in (name, f"{name}:*")],
-            allowed_origins=[
-                f"{scheme}://{name}{port}" for scheme in ("http", "https") for name in names for port in ("", ":*")
-            ],
-        ),
-    )
-    endpoint = next(route.endpoint for route in app.routes if isinstance(route, Route) and route.path == MCP_PATH)
-    app.router.routes += [Route(FUNCTIONS_MCP_PATH, endpoint=endpoint), Route("/healthz", endpoint=healthz)]
-    return app
 
 
 async def serve(settings: Settings, options: ServeOptions) -> None:
@@ -105,12 +58,28 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
     pool = MinerPool(settings.mining_threads)
     listener = _listen(options.host, options.port)
     engine = DurableTaskEngine(pool, state_dir=options.state_dir, scheduler=scheduler, fan_out=settings.mining_fan_out)
+    chains = _chain_store(options.state_dir)
     with listener:
         async with engine:
-            tools = MiningTools(engine, settings, lambda: pool.rate)
+            tools = Tools(
+                MiningTools(engine, settings, lambda: pool.rate),
+                ChainTools(engine, chains),
+                Identities(OnBehalfOf.from_settings(settings)),
+            )
             app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts)
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
             await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])
+
+
+def _chain_store(state_dir: Path | None) -> ChainStore:
+    """Blob Storage where the environment names one, else a folder, which an ephemeral server forgets."""
+    if names_a_storage(os.environ):
+        return BlobChains(os.environ)
+    if state_dir is None:
+        forgotten = tempfile.TemporaryDirectory(prefix="pow-mcp-chains-")
+        atexit.register(forgotten.cleanup)
+        return FolderChains(Path(forgotten.name))
+    return FolderChains(state_dir / CHAINS)
 
 
 def _start_line(listener: socket.socket, pool: MinerPool, engine: DurableTaskEngine) -> str:

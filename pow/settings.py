@@ -18,6 +18,8 @@ DEFAULT_PORT = 7071
 _MAX_BLOCKS_LIMIT = 1000
 _MAX_BUDGET_SECONDS = 3600.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_GUID_OR_DOMAIN = re.compile(rf"{_GUID.pattern}|[0-9a-zA-Z-]{{1,63}}(\.[0-9a-zA-Z-]{{1,63}}){{1,8}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class Settings:
     mining_fan_out: int = 1
     taskhub_name: str = "default"
     scheduler_connection_string: str | None = None
+    on_behalf_of_tenant_id: str | None = None
+    on_behalf_of_client_id: str | None = None
+    on_behalf_of_identity_client_id: str | None = None
 
     @property
     def default_blocks(self) -> int:
@@ -48,6 +53,7 @@ class Settings:
         read = _Reader(environment)
         default = cls()
         max_difficulty = read.integer("MaxDifficulty", default.max_difficulty, 1, MAX_DIFFICULTY)
+        read.check_all_or_none("OnBehalfOfTenantId", "OnBehalfOfClientId", "OnBehalfOfIdentityClientId")
         return cls(
             wait_budget_seconds=read.seconds("WaitBudgetSeconds", default.wait_budget_seconds),
             mining_difficulty=read.integer(
@@ -63,6 +69,9 @@ class Settings:
             mining_fan_out=read.integer("MiningFanOut", default.mining_fan_out, 1, MAX_FAN_OUT),
             taskhub_name=read.text("TASKHUB_NAME") or default.taskhub_name,
             scheduler_connection_string=read.text("DURABLE_TASK_SCHEDULER_CONNECTION_STRING") or None,
+            on_behalf_of_tenant_id=read.matching("OnBehalfOfTenantId", _GUID_OR_DOMAIN, "a GUID or a domain"),
+            on_behalf_of_client_id=read.matching("OnBehalfOfClientId", _GUID, "a GUID"),
+            on_behalf_of_identity_client_id=read.matching("OnBehalfOfIdentityClientId", _GUID, "a GUID"),
         )
 
 
@@ -92,3 +101,18 @@ class _Reader:
                 f"setting {name} must be a number of seconds from 0 to {_MAX_BUDGET_SECONDS:.0f}, not {text!r}"
             )
         return value
+
+    def matching(self, name: str, pattern: re.Pattern[str], allowed: str) -> str | None:
+        text = self.text(name)
+        if text and not pattern.fullmatch(text):
+            raise SettingsError(f"setting {name} must be {allowed}, not {text!r}")
+        return text or None
+
+    def check_all_or_none(self, *names: str) -> None:
+        present = [name for name in names if self.text(name)]
+        absent = [name for name in names if not self.text(name)]
+        if present and absent:
+            raise SettingsError(
+                f"settings {', '.join(names)} must be set all or none, but {', '.join(absent)} "
+                f"{'is' if len(absent) == 1 else 'are'} absent"
+            )

@@ -27,8 +27,15 @@ INSTRUCTIONS = """\
 Mines chains of proof-of-work blocks. Call start_mining; every argument is optional. Quick work comes \
 back inline with status "completed" and the chain. Longer work comes back with status "running": wait \
 poll_after_seconds, then call get_mining_result with the workflow_id, and again until the status is \
-"completed" or "failed". The work goes on between calls, and when the server restarts. One more unit of \
-difficulty (leading zero bits) doubles the expected time. The same arguments always give the same chain.\
+"completed" or "failed". The work goes on between calls, and when the server restarts; cancel_mining ends it. \
+One more unit of difficulty (leading zero bits) doubles the expected time. The same arguments always give the same \
+chain. save_chain keeps a completed chain under a name, get_chain gives it back.\
+"""
+
+DEMO_PROMPT = """\
+Mine a demo chain of {blocks} blocks at difficulty {difficulty} with start_mining. If the status is "running", say how \
+far it is, wait poll_after_seconds, and call get_mining_result until it is completed. Then show the blocks as a table, \
+point out the leading zeros of a hash, and explain in two sentences why each block depends on the one before it.\
 """
 
 ReportProgress = Callable[[float, str], Awaitable[None]]
@@ -121,12 +128,21 @@ class MiningTools:
         Raises:
             EngineError: the engine can't be reached.
         """
-        text = str(workflow_id)
-        try:
-            canonical = str(uuid.UUID(text.strip()))
-        except ValueError:
-            return self._not_found(text, "not a workflow id: that is a GUID such as start_mining returned")
+        canonical = workflow_id_of(workflow_id)
+        if canonical is None:
+            return self._not_an_id(workflow_id)
         return self._result(canonical, await self._engine.state(canonical))
+
+    async def cancel_mining(self, workflow_id: object) -> MiningResult:
+        """End a workflow; its state thereafter. One that has ended already stays as it is.
+
+        Raises:
+            EngineError: the engine can't be reached.
+        """
+        canonical = workflow_id_of(workflow_id)
+        if canonical is None:
+            return self._not_an_id(workflow_id)
+        return self._result(canonical, await self._engine.cancel(canonical))
 
     def job(self, difficulty: object = None, blocks: object = None, genesis: object = None) -> MiningJob:
         """The job that the arguments ask for; None stands for the default.
@@ -200,6 +216,9 @@ class MiningTools:
             "progress": document,
         }
 
+    def _not_an_id(self, given: object) -> MiningResult:
+        return self._not_found(str(given), "not a workflow id: that is a GUID such as start_mining returned")
+
     def _not_found(self, workflow_id: str, why: str) -> MiningResult:
         return {
             "status": "not_found",
@@ -218,6 +237,14 @@ class MiningTools:
             f"{progress.blocks_done} of {progress.blocks_total} blocks mined, {progress.hashes:,} hashes tried, "
             f"{rate / 1e6:.1f} million a second; about {seconds_left:,.0f} s more on average"
         )
+
+
+def workflow_id_of(text: object) -> str | None:
+    """The id in the form that engines know, or None when it is no GUID."""
+    try:
+        return str(uuid.UUID(str(text).strip()))
+    except ValueError:
+        return None
 
 
 def markdown_report(chain: Chain) -> str:

@@ -185,11 +185,9 @@ def mine_chain_steps(state: Document, now: float) -> Generator[Step, Any, Docume
         for slice_ in run.slices_to_start():
             yield slice_
         event = yield AwaitSlice(run.patience())
-        if isinstance(event, SliceEnded):
-            run.slice_ended(event)
-        else:
-            for slice_ in run.slices_to_restart(event):
-                yield slice_
+        run.take_in(event)
+        for slice_ in run.slices_to_restart():
+            yield slice_
     yield ContinueAsNew(run.to_state())
     return None
 
@@ -260,10 +258,12 @@ class _Run:
             raise MiningStopped(f"no nonce of block {len(self._mined) + 1} meets difficulty {self._job.difficulty}")
         return slices
 
-    def slice_ended(self, event: SliceEnded) -> None:
-        """Take in a slice's answer; the block's, too, when it is decided."""
-        flight, answer = self._flights.pop(event.number), event.answer
+    def take_in(self, event: SliceEnded | PatienceOver) -> None:
+        """Learn what time it is, and maybe a slice's answer; the block's, too, when that decides it."""
         self._now = event.now
+        if isinstance(event, PatienceOver):
+            return
+        flight, answer = self._flights.pop(event.number), event.answer
         self._turnaround = max(event.now - flight.since, (self._turnaround or 0.0) * _TURNAROUND_DECAY)
         index = len(self._mined) + 1
         if flight.index != index or not self.window.answer(
@@ -287,19 +287,20 @@ class _Run:
             return _FIRST_PATIENCE_SECONDS
         return max(_SHORTEST_PATIENCE_SECONDS, _PATIENCE_FACTOR * self._turnaround)
 
-    def slices_to_restart(self, event: PatienceOver) -> list[StartSlice]:
+    def slices_to_restart(self) -> list[StartSlice]:
         """Those that haven't come back for too long; twice as long after each start, lest a busy day feed itself."""
-        self._now = event.now
-        patience = self.patience() or 0.0
+        patience = self.patience()
+        if patience is None:
+            return []
         newest = {
             flight.searched: flight
             for flight in self._flights.values()
             if flight.index == len(self._mined) + 1 and flight.searched in self.window.awaited
         }
         return [
-            self._start(replace(flight, since=event.now, starts=flight.starts + 1))
+            self._start(replace(flight, since=self._now, starts=flight.starts + 1))
             for flight in newest.values()
-            if event.now - flight.since >= patience * 2 ** (flight.starts - 1)
+            if self._now - flight.since >= patience * 2 ** (flight.starts - 1)
         ]
 
     def _window_size(self) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.testing import InMemoryOrchestrationBackend
 from durabletask.testing.in_memory_backend import ActivityWorkItem, OrchestrationInstance
 
-from pow.engines.durable_task import SCHEDULER_SLICE_SECONDS
+from pow.engines.driver import SCHEDULER_SLICE_SECONDS
 from pow.engines.scheduler import SchedulerAddress, scheduler_client
 from pow.workflow import ORCHESTRATION, Document, MiningJob, initial_state
 

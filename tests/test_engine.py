@@ -54,6 +54,20 @@ async def test_any_slice_size_and_thread_count_gives_the_same_chain(
     assert state.output == genesis_chain[18]
 
 
+async def test_slices_side_by_side_and_those_that_outlive_their_history_give_the_same_chain(
+    genesis_chain: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Histories so short that slices above a hit answer in the next one, whose tasks bear the same numbers.
+    monkeypatch.setattr("pow.workflow.SLICES_PER_HISTORY", 4)
+    monkeypatch.setattr("pow.window._FIRST_NONCES", 1 << 16)
+    monkeypatch.setattr("pow.window._SHORTEST_SECONDS", 0.001)
+    async with DurableTaskEngine(MinerPool(), fan_out=3) as engine:
+        states = await asyncio.gather(*(run(engine, MiningJob(18, 4, "GENESIS")) for _ in range(5)))
+
+    assert [state.status for state in states] == ["completed"] * 5
+    assert [state.output for state in states] == [genesis_chain[18]] * 5
+
+
 async def test_hashlib_gives_the_same_chain(genesis_chain: dict[int, dict[str, Any]]) -> None:
     async with DurableTaskEngine(MinerPool(backend="hashlib")) as engine:
         state = await run(engine, quick())

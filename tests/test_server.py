@@ -62,7 +62,10 @@ async def test_the_tools_describe_themselves(server: ServerProcess, mode: str, r
         assert "start_mining" in (client.instructions or "")
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
 
-    assert set(tools) == {"start_mining", "get_mining_result"}
+    assert set(tools) == {
+        *("start_mining", "get_mining_result", "cancel_mining"),
+        *("save_chain", "get_chain", "whoami"),
+    }
     start, get = tools["start_mining"], tools["get_mining_result"]
     properties = start.input_schema["properties"]
     assert {name: schema["type"] for name, schema in properties.items()} == {

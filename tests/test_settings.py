@@ -128,3 +128,60 @@ def test_the_default_difficulty_is_lowered_to_a_smaller_maximum(maximum: str, de
 @pytest.mark.parametrize(("maximum", "default"), [("1", 1), ("3", 3), ("4", 4), ("5", 4)])
 def test_the_default_number_of_blocks_is_lowered_to_a_smaller_maximum(maximum: str, default: int) -> None:
     assert Settings.from_environment({"MaxBlocks": maximum}).default_blocks == default
+
+
+TENANT = "11111111-2222-3333-4444-555555555555"
+CLIENT = "aaaaaaaa-BBBB-cccc-DDDD-eeeeeeeeeeee"
+IDENTITY = "01234567-89ab-cdef-0123-456789abcdef"
+ON_BEHALF_OF = {
+    "OnBehalfOfTenantId": TENANT,
+    "OnBehalfOfClientId": CLIENT,
+    "OnBehalfOfIdentityClientId": IDENTITY,
+}
+
+
+@pytest.mark.parametrize("tenant", [TENANT, "contoso.onmicrosoft.com", "contoso.com"])
+def test_the_on_behalf_of_settings_are_read_together(tenant: str) -> None:
+    assert Settings.from_environment({**ON_BEHALF_OF, "OnBehalfOfTenantId": f" {tenant}\n"}) == replace(
+        Settings(),
+        on_behalf_of_tenant_id=tenant,
+        on_behalf_of_client_id=CLIENT,
+        on_behalf_of_identity_client_id=IDENTITY,
+    )
+    assert Settings.from_environment(dict.fromkeys(ON_BEHALF_OF, " ")) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("present", "absent"),
+    [
+        (["OnBehalfOfTenantId"], "OnBehalfOfClientId, OnBehalfOfIdentityClientId are absent"),
+        (["OnBehalfOfTenantId", "OnBehalfOfClientId"], "OnBehalfOfIdentityClientId is absent"),
+        (["OnBehalfOfClientId", "OnBehalfOfIdentityClientId"], "OnBehalfOfTenantId is absent"),
+    ],
+    ids=str,
+)
+def test_the_on_behalf_of_settings_are_refused_when_some_are_absent(present: list[str], absent: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({name: ON_BEHALF_OF[name] for name in present})
+    assert str(caught.value) == (
+        "settings OnBehalfOfTenantId, OnBehalfOfClientId, OnBehalfOfIdentityClientId must be set all or none, "
+        f"but {absent}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "value"),
+    [
+        ("OnBehalfOfTenantId", "a GUID or a domain", "common"),
+        ("OnBehalfOfTenantId", "a GUID or a domain", "contoso.com/x"),
+        ("OnBehalfOfTenantId", "a GUID or a domain", "contoso."),
+        ("OnBehalfOfClientId", "a GUID", "contoso.com"),
+        ("OnBehalfOfClientId", "a GUID", CLIENT.replace("-", "")),
+        ("OnBehalfOfClientId", "a GUID", f"{{{CLIENT}}}"),
+        ("OnBehalfOfIdentityClientId", "a GUID", f"{IDENTITY}0"),
+    ],
+)
+def test_a_bad_on_behalf_of_setting_is_refused_with_its_name_and_value(name: str, allowed: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({**ON_BEHALF_OF, name: value})
+    assert str(caught.value) == f"setting {name} must be {allowed}, not {value!r}"

@@ -21,6 +21,7 @@ from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 
 from pow.engine import EngineStatus, WorkflowState
 from pow.engines.backend import JournaledBackend
+from pow.engines.driver import SCHEDULER_SLICE_SECONDS, drive
 from pow.engines.journal import FILE_NAME, Journal
 from pow.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
 from pow.errors import EngineError, PowError
@@ -28,24 +29,16 @@ from pow.pool import MinerPool
 from pow.workflow import (
     ACTIVITY,
     ORCHESTRATION,
-    AwaitSlice,
-    ContinueAsNew,
     Document,
     MiningJob,
-    PatienceOver,
     Progress,
-    ReportProgress,
-    SliceEnded,
-    StartSlice,
     initial_state,
     job_of,
-    mine_chain_steps,
     mine_slice,
 )
 
-# A slice is what a crash repeats. The scheduler bills each one and takes longer to hand it out.
+# A slice is what a crash repeats; here it costs next to nothing to hand one out.
 EMBEDDED_SLICE_SECONDS = 1.0
-SCHEDULER_SLICE_SECONDS = 10.0
 
 # An activity only waits for the pool, so an embedded worker takes many; one on the scheduler takes
 # few, so that other machines get their share; and one at a time when machines share a block, or one
@@ -292,44 +285,41 @@ def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
     def mine_chain(
         context: task.OrchestrationContext, state: Document
     ) -> Generator[task.Task[Any], Any, Document | None]:
-        steps = mine_chain_steps(state, _clock(context))
-        slices: dict[task.Task[Any], int] = {}
-        timer: task.TimerTask | None = None
-        timer_seconds = 0.0
-        answer: SliceEnded | PatienceOver | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            answer = None
-            match step:
-                case StartSlice(number, request):
-                    slices[context.call_activity(ACTIVITY, input=request)] = number
-                case AwaitSlice(patience):
-                    # A timer that runs is good enough, unless patience has become much shorter.
-                    if timer is not None and patience is not None and 2 * patience < timer_seconds:
-                        timer.cancel()
-                        timer = None
-                    if timer is None and patience is not None:
-                        timer, timer_seconds = context.create_timer(timedelta(seconds=patience)), patience
-                    done = yield task.when_any([*slices, *([] if timer is None else [timer])])
-                    if done is timer:
-                        timer = None
-                        answer = PatienceOver(_clock(context))
-                    else:
-                        answer = SliceEnded(slices.pop(done), done.get_result(), _clock(context))
-                case ReportProgress(progress):
-                    context.set_custom_status(progress)
-                case ContinueAsNew(new_state):
-                    context.continue_as_new(new_state)
+        return drive(state, _Context(context))
 
     assert mine_chain.__name__ == ORCHESTRATION
     return mine_chain
 
 
-def _clock(context: task.OrchestrationContext) -> float:
-    return context.current_utc_datetime.replace(tzinfo=UTC).timestamp()
+class _Context:
+    """`OrchestrationContext` on the Durable Task SDK."""
+
+    # Its backends don't take a timer back: one that is forgotten still makes a turn when it fires.
+    fresh_timers = False
+
+    def __init__(self, context: task.OrchestrationContext) -> None:
+        self._context = context
+
+    def now(self) -> float:
+        return self._context.current_utc_datetime.replace(tzinfo=UTC).timestamp()
+
+    def call_activity(self, request: Document) -> "task.Task[Document]":
+        return self._context.call_activity(ACTIVITY, input=request)
+
+    def create_timer(self, seconds: float) -> task.TimerTask:
+        return self._context.create_timer(timedelta(seconds=seconds))
+
+    def any_of(self, tasks: "list[task.Task[Any]]") -> "task.Task[task.Task[Any]]":
+        return task.when_any(tasks)
+
+    def answer(self, ended: "task.Task[Document]") -> Document:
+        return ended.get_result()
+
+    def report(self, progress: Document) -> None:
+        self._context.set_custom_status(progress)
+
+    def continue_as_new(self, state: Document) -> None:
+        self._context.continue_as_new(state)
 
 
 def _concurrency(activities: int) -> ConcurrencyOptions:

@@ -1,0 +1,78 @@
+"""The MCP server as an ASGI app: stateless Streamable HTTP, and who may reach it by which name."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pow import __version__
+
+if TYPE_CHECKING:  # it would bring gRPC, which the gateway does without
+    from pow.engines.durable_task import DurableTaskEngine
+
+MCP_PATH = "/mcp"
+# Where the Functions host has it, so that one client configuration serves both.
+FUNCTIONS_MCP_PATH = "/runtime/webhooks/mcp"
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def http_app(server: MCPServer[Any], engine: "DurableTaskEngine", allowed_hosts: Sequence[str] = ()) -> Starlette:
+    """The self-hosted server's app: the MCP server at both of its paths, and /healthz.
+
+    Args:
+        server: what `mcp_server` made.
+        engine: what /healthz tells of; start it before the app takes requests.
+        allowed_hosts: names, beside this machine's own, that clients may know the server by.
+    """
+
+    async def healthz(_: Request) -> Response:
+        pool = engine.pool
+        return JSONResponse(
+            {
+                "status": "stopping" if engine.closing else "ok",
+                "version": __version__,
+                "backend": pool.backend,
+                "threads": pool.threads,
+                "hashes_per_second": round(pool.rate),
+                "hashes": pool.hashes,
+                "searches": pool.searches,
+                "engine": engine.describe(),
+            }
+        )
+
+    # Server-sent events, not JSON: only they carry progress and notice a client that hangs up.
+    app = mcp_app(server, MCP_PATH, allowed_hosts, json_response=False)
+    endpoint = next(route.endpoint for route in app.routes if isinstance(route, Route) and route.path == MCP_PATH)
+    app.router.routes += [Route(FUNCTIONS_MCP_PATH, endpoint=endpoint), Route("/healthz", endpoint=healthz)]
+    return app
+
+
+def mcp_app(server: MCPServer[Any], path: str, allowed_hosts: Sequence[str], *, json_response: bool) -> Starlette:
+    """The MCP server at a path.
+
+    Args:
+        server: what `mcp_server` made.
+        path: where it is.
+        allowed_hosts: names, beside this machine's own, that clients may know the server by.
+        json_response: whether each answer is one JSON document, for hosts that can't stream.
+    """
+    names = (*_LOOPBACK, *allowed_hosts)
+    return server.streamable_http_app(
+        streamable_http_path=path,
+        json_response=json_response,
+        stateless_http=True,
+        # A page in a browser must not reach this server by a name that it made resolve to it.
+        transport_security=TransportSecuritySettings(
+            enable_dns_rebinding_protection=True,
+            allowed_hosts=[pattern for name in names for pattern in (name, f"{name}:*")],
+            allowed_origins=[
+                f"{scheme}://{name}{port}" for scheme in ("http", "https") for name in names for port in ("", ":*")
+            ],
+        ),
+    )
