@@ -18,9 +18,10 @@ CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
 KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 # C programs that tests run.
 C_TESTS := $(wildcard tests/native_checks/*.c)
-SOURCES := pow tests benchmarks setup.py
+SOURCES := pow tests benchmarks infra setup.py
 
-.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format wheel lock clean
+.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format \
+    wheel wheel-aarch64 package lock clean
 .DEFAULT_GOAL := install
 
 serve: install
@@ -70,9 +71,19 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/clang-format -i $(KERNELS) $(C_TESTS)
 
-wheel: $(VENV)/.build
-	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
-	@ls dist/*.whl
+# The wheel that is given to others: on Linux, one for manylinux_2_28.
+wheel: $(VENV)/.wheel
+	@echo "Building the wheel"
+	@$(BIN)/python infra/wheels/build_wheel.py $(ARGS)
+
+# The same for Linux on aarch64, compiled here.
+wheel-aarch64: $(VENV)/.wheel $(VENV)/.cross
+	@echo "Building the wheel for aarch64"
+	@$(BIN)/python infra/wheels/build_wheel.py --processor aarch64 $(ARGS)
+
+# The folder that `azd` deploys: the function app with the wheel and all that it depends on.
+package: $(VENV)/.build
+	@$(BIN)/python infra/hooks/prepackage.py $(ARGS)
 
 # Writes down the versions that are installed now, for continuous integration.
 lock: lint
@@ -100,6 +111,6 @@ $(VENV)/.native: $(VENV)/.build setup.py native/_native.pyx $(KERNELS)
 	@$(BIN)/pow-mcp --version
 	@touch $@
 
-$(VENV)/.test $(VENV)/.bench $(VENV)/.peers $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
+$(VENV)/.test $(VENV)/.bench $(VENV)/.peers $(VENV)/.lint $(VENV)/.wheel $(VENV)/.cross: $(VENV)/.%: $(VENV)/.build
 	@$(PIP) install $(CONSTRAINTS) --group $*
 	@touch $@

@@ -2,19 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-HANG_SECONDS = 240.0
-NEEDED = ("LICENSE", "README.md", "pyproject.toml", "setup.py", "native", "pow")
+from wheel_builds import HANG_SECONDS, ROOT, copy_checkout, pip, run, source_distribution, wheel
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="compilers are chosen by CC here")
 
@@ -22,35 +19,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="compilers are chosen
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the sources, without anything built."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    for name in NEEDED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_native.c"))
-        else:
-            shutil.copy(source, folder / name)
-    return folder
-
-
-def run(checkout: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=checkout,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-
-
-def pip(checkout: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return run(
-        checkout,
-        *("-m", "pip", "--disable-pip-version-check", command[0], ".", "--no-deps", "--no-build-isolation"),
-        *command[1:],
-        **settings,
-    )
+    return copy_checkout(tmp_path / "checkout")
 
 
 def test_without_a_compiler_the_install_says_what_is_lost_and_hashlib_mines_the_same(
@@ -84,22 +53,34 @@ def test_without_a_compiler_the_install_says_what_is_lost_and_hashlib_mines_the_
 
 
 def test_a_demanded_extension_that_cannot_be_built_is_an_error(checkout: Path) -> None:
-    built = run(checkout, "setup.py", "build_ext", "--inplace", CC="/nowhere/cc", POW_REQUIRE_NATIVE="1")
+    built = run(
+        checkout, sys.executable, "setup.py", "build_ext", "--inplace", CC="/nowhere/cc", POW_REQUIRE_NATIVE="1"
+    )
 
     assert built.returncode != 0
     assert "/nowhere/cc" in built.stderr
 
 
-def test_the_wheel_is_for_every_python_from_3_11_on_and_holds_what_it_must(checkout: Path, tmp_path: Path) -> None:
-    built = pip(checkout, "wheel", "--wheel-dir", str(tmp_path), POW_REQUIRE_NATIVE="1")
+def test_the_source_distribution_holds_what_building_needs_and_nothing_built() -> None:
+    with tarfile.open(source_distribution()) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
 
-    assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    assert "-cp311-abi3-" in wheel.name
-    names = zipfile.ZipFile(wheel).namelist()
-    assert any(name.startswith("pow/_native.abi3.") for name in names)
-    for package in ("pow", "pow/engines"):
-        for module in (ROOT / package).glob("*.py"):
-            assert f"{package}/{module.name}" in names
-    assert {"pow/py.typed", "pow/_native.pyi"} <= set(names)
-    assert not [name for name in names if name.startswith(("tests", "native", "benchmarks"))]
+    sources = [path for pattern in ("*.c", "*.h", "*.pyx") for path in (ROOT / "native").glob(pattern)]
+    written = {path.relative_to(ROOT).as_posix() for path in sources if path.name != "_native.c"}
+    assert written | {"setup.py", "pyproject.toml", "README.md", "LICENSE"} <= names
+    assert "native/_native.c" not in names
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+
+
+def test_the_wheel_from_it_is_for_every_python_from_3_11_on_and_holds_what_it_must() -> None:
+    built = wheel()
+
+    assert "-cp311-abi3-" in built.name
+    names = zipfile.ZipFile(built).namelist()
+    assert [name for name in names if name.startswith("pow/_native.abi3.")]
+    package = [path for path in (ROOT / "pow").rglob("*") if path.is_file()]
+    written = {path.relative_to(ROOT).as_posix() for path in package if path.suffix not in (".so", ".pyd", ".pyc")}
+    assert {"pow/py.typed", "pow/_native.pyi", "pow/engines/__init__.py"} <= written <= set(names)
+    # Neither sources of the kernels nor tests.
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pow", "pow_mcp"}
+    assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]
