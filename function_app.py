@@ -1,0 +1,141 @@
+"""The Azure Functions app: the MCP tools and the durable workflow, bound to triggers, and nothing else.
+
+What the tools do is in `pow`, which the self-hosted server shares. A tool starts the workflow and waits
+for it within a budget; the workflow mines block by block in slices; an activity mines a slice on all
+cores. To use this for long work of your own, replace the activity and what it calls.
+"""
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from pow import __version__
+from pow.chain_store import CHAINS
+from pow.chain_tools import ChainTools
+from pow.engines.durable_functions import DurableFunctionsEngine, orchestrate
+from pow.functions_mcp import BoundChain, Call, answer, tool_trigger
+from pow.gateway import Gateway
+from pow.identity import Identities
+from pow.on_behalf_of import OnBehalfOf
+from pow.pool import MinerPool
+from pow.settings import Settings
+from pow.tools import DEMO_PROMPT, MiningTools
+from pow.workflow import mine_slice
+
+app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+settings = Settings.from_environment()
+pool = MinerPool(settings.mining_threads)
+identities = Identities(OnBehalfOf.from_settings(settings))
+gateway = Gateway(settings, lambda: pool.rate, identities)
+
+STORAGE = "AzureWebJobsStorage"
+CHAIN_BLOB = f"{CHAINS}/{{mcptoolargs.name}}.json"
+
+# A package without the native wheel would mine many times slower in silence: this is where it shows.
+logging.getLogger("pow").log(
+    logging.WARNING if pool.backend == "hashlib" else logging.INFO,
+    "pow-mcp %s mines with backend %s on %d thread(s)",
+    __version__,
+    pool.backend,
+    pool.threads,
+)
+
+
+def engine(client: df.DurableOrchestrationClient) -> DurableFunctionsEngine:
+    """The workflow engine, by way of an invocation's client."""
+    return DurableFunctionsEngine(lambda: client, settings.mining_fan_out)
+
+
+def mining(client: df.DurableOrchestrationClient) -> MiningTools:
+    """What the mining tools do."""
+    return MiningTools(engine(client), settings, lambda: pool.rate)
+
+
+# --- The MCP tools
+
+
+@app.mcp_tool_trigger(**tool_trigger("start_mining", settings))
+@app.durable_client_input(client_name="client")
+async def start_mining(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, mining(client).start_mining)
+
+
+@app.mcp_tool_trigger(**tool_trigger("get_mining_result", settings))
+@app.durable_client_input(client_name="client")
+async def get_mining_result(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, mining(client).get_mining_result)
+
+
+@app.mcp_tool_trigger(**tool_trigger("cancel_mining", settings))
+@app.durable_client_input(client_name="client")
+async def cancel_mining(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, mining(client).cancel_mining)
+
+
+@app.mcp_tool_trigger(**tool_trigger("save_chain", settings))
+@app.durable_client_input(client_name="client")
+@app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
+@app.blob_output(arg_name="saved", path=CHAIN_BLOB, connection=STORAGE)
+async def save_chain(
+    call: str,
+    client: df.DurableOrchestrationClient,
+    existing: func.InputStream,
+    saved: func.Out[str],
+) -> str:
+    return await answer(call, ChainTools(engine(client), BoundChain(existing, saved)).save_chain)
+
+
+@app.mcp_tool_trigger(**tool_trigger("get_chain", settings))
+@app.durable_client_input(client_name="client")
+@app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
+async def get_chain(call: str, client: df.DurableOrchestrationClient, existing: func.InputStream) -> str:
+    return await answer(call, ChainTools(engine(client), BoundChain(existing)).get_chain)
+
+
+@app.mcp_tool_trigger(**tool_trigger("whoami", settings))
+async def whoami(call: str) -> str:
+    return await answer(call, lambda: identities.whoami(Call.from_json(call).headers))
+
+
+@app.mcp_prompt_trigger(
+    arg_name="call",
+    prompt_name="mine_demo_chain",
+    title="Mine a demo chain",
+    description="Mine a short chain, follow its progress, and explain it.",
+    prompt_arguments=[
+        func.PromptArgument(
+            "difficulty", "Leading zero bits of each block's hash; the server's default if left out.", required=False
+        )
+    ],
+)
+def mine_demo_chain(call: func.PromptInvocationContext) -> str:
+    difficulty = call.arguments.get("difficulty") or settings.mining_difficulty
+    return DEMO_PROMPT.format(blocks=settings.default_blocks, difficulty=difficulty)
+
+
+# --- The durable workflow
+
+
+@app.orchestration_trigger(context_name="context")
+def mine_chain(context: df.DurableOrchestrationContext) -> Generator[Any, Any, Any]:
+    return (yield from orchestrate(context))
+
+
+@app.activity_trigger(input_name="request")
+def mine_block(request: dict) -> dict:  # type: ignore[type-arg]  # the worker takes nothing more precise
+    # Synchronous: it runs in the worker's thread pool, and mining releases the GIL.
+    return mine_slice(pool, request, owner=None)
+
+
+# --- MCP for clients and plans without the extension: the official SDK's server at /api/mcp
+
+
+@app.route(route="mcp", methods=["GET", "POST", "DELETE"], trigger_arg_name="request")
+@app.durable_client_input(client_name="client")
+async def mcp_gateway(request: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
+    response: func.HttpResponse = await gateway.handle(request, client)
+    return response

@@ -1,0 +1,65 @@
+"""Orchestration instances as the engine keeps them."""
+
+import asyncio
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from functions_host import history
+from functions_host.history import Event
+
+ENDED = ("Completed", "Failed", "Terminated")
+
+
+@dataclass
+class Delivery:
+    """One run of an activity."""
+
+    task_id: int
+    execution_id: str
+    name: str
+    input: str
+    outcome: str = "running"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON for tests."""
+        return {
+            "task_id": self.task_id,
+            "execution_id": self.execution_id,
+            "name": self.name,
+            "input": json.loads(json.loads(self.input)[0]),
+            "outcome": self.outcome,
+        }
+
+
+@dataclass
+class Instance:
+    """An orchestration instance; `raw_*` are JSON texts as they are stored."""
+
+    id: str
+    name: str
+    raw_input: str | None
+    status: str = "Pending"
+    raw_output: str | None = None
+    custom_status: Any = None
+    execution_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    updated: datetime = field(default_factory=lambda: datetime.now(UTC))
+    events: list[Event] = field(default_factory=list)
+    inbox: list[Event] = field(default_factory=list)
+    earlier: list[list[Event]] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    timers: dict[int, asyncio.TimerHandle] = field(default_factory=dict)
+    runs: bool = False
+    episodes: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens any more."""
+        return self.status in ENDED
+
+    def begin(self) -> None:
+        """Let the next episode start the orchestrator."""
+        self.inbox.append(history.execution_started(self.name, self.id, self.execution_id, self.raw_input))

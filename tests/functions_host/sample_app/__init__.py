@@ -1,0 +1,1 @@
+"""A package only for type checkers, which would take its function_app for the repository's own."""

@@ -1,0 +1,224 @@
+"""A Functions app under the test host, in a process of its own, for tests that talk to it as a client would."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import pytest
+from azurite import Azurite, AzuriteMissing
+from functions_host.errors import HostError
+from functions_host.runtime_wheels import runtime_folder
+from mcp import Client
+from mcp.client._transport import TransportStreams
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from server_process import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parent.parent
+MCP_PATH = "/runtime/webhooks/mcp"
+
+_START_LINE = re.compile(r"functions host serves MCP at (http://\S+)/runtime/webhooks/mcp ")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip a test for want of something; where nothing may be skipped, fail."""
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def start_azurite() -> Azurite:
+    """Azurite, or no test."""
+    try:
+        return Azurite()
+    except AzuriteMissing as error:
+        missing(str(error))
+
+
+class FunctionsProcess:
+    """An app on a free port. Leaving the context kills it, if it still runs."""
+
+    def __init__(
+        self,
+        app: Path | None = None,
+        *arguments: str,
+        key: str | None = None,
+        azurite: str | None = None,
+        python: str | Path = sys.executable,
+        **settings: str,
+    ) -> None:
+        """
+        Args:
+            app: the folder of function_app.py; None for this repository's.
+            arguments: further arguments of the host, see `python -m functions_host --help`.
+            key: what callers have to send as x-functions-key; `client` does.
+            azurite: the connection string of the app's storage, AzureWebJobsStorage.
+            python: which interpreter runs it; it needs the packages of the test group.
+            settings: app settings, beside this process's environment.
+        """
+        self._key = key
+        storage = {} if azurite is None else {"AzureWebJobsStorage": azurite}
+        # A file: a pipe that nobody reads would stop the host when it is full.
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._output = self._logged = ""
+        self._process = subprocess.Popen(
+            [*_command(python, app), *(() if key is None else ("--key", key)), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=app or REPOSITORY,
+            env={**_environment(), **storage, **settings},
+        )
+        assert self._process.stdout is not None
+        self.start_line = self._process.stdout.readline()
+        found = _START_LINE.search(self.start_line)
+        if found is None:
+            self._process.wait(HANG_SECONDS)
+            raise AssertionError(f"the functions host did not start: {self.start_line}{self.finish()[1]}")
+        self.url = found[1]
+
+    def client(self, mode: str = "auto", path: str = MCP_PATH, *, headers: dict[str, str] | None = None) -> Client:
+        """A real MCP client of it: `legacy` speaks revision 2025-11-25, `auto` the newest.
+
+        Args:
+            mode: the revision.
+            path: the MCP endpoint.
+            headers: what it sends beside the key.
+        """
+        sent = {**({} if self._key is None else {"x-functions-key": self._key}), **(headers or {})}
+        return Client(transport(self.url + path, sent), mode=mode, read_timeout_seconds=HANG_SECONDS)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """A plain HTTP request: the status, the headers, and the body of what came back."""
+        request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=HANG_SECONDS) as response:
+                return response.status, dict(response.headers), response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, dict(error.headers), error.read()
+
+    def admin(self, method: str, path: str, body: Any = None) -> Any:
+        """A request to the host's routes for tests, such as ("POST", "/test/faults", {"fail_next": 1}).
+
+        Raises:
+            AssertionError: it was refused.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        status, _, answer = self.request(method, path, content, {"Content-Type": "application/json"})
+        assert status < 400, (method, path, status, answer.decode())
+        return json.loads(answer)
+
+    def instance(self, instance_id: str) -> dict[str, Any]:
+        """What the engine knows of an orchestration instance: state, histories, runs of activities."""
+        document: dict[str, Any] = self.admin("GET", f"/test/instances/{instance_id}")
+        return document
+
+    async def until(self, instance_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until something holds of an instance; what is known of it then."""
+        async with asyncio.timeout(HANG_SECONDS):
+            while not holds(document := await asyncio.to_thread(self.instance, instance_id)):
+                await asyncio.sleep(0.02)
+        return document
+
+    async def until_ended(self, instance_id: str) -> dict[str, Any]:
+        """Wait for the end of an instance; what is known of it then."""
+        return await self.until(
+            instance_id, lambda document: document["runtimeStatus"] in ("Completed", "Failed", "Terminated")
+        )
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self.finish()
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal; the exit code that it leads to."""
+        self._process.send_signal(number)
+        self.finish()
+        return self._process.returncode
+
+    def log(self) -> str:
+        """What the host and the app have logged so far."""
+        if not self._log.closed:
+            self._log.seek(0)
+            self._logged = self._log.read()
+        return self._logged
+
+    def finish(self) -> tuple[str, str]:
+        """Wait for the end; what it printed since the start line, and its log."""
+        if not self._log.closed:
+            self._output, _ = self._process.communicate(timeout=HANG_SECONDS)
+            self.log()
+            self._log.close()
+        return self._output, self._logged
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._process.kill()  # no error if it has ended
+        log = self.finish()[1]
+        if error is not None:
+            error.add_note(f"the functions host's log:\n{log[-20_000:]}")
+
+
+def declared_functions(app: Path | None = None, python: str | Path = sys.executable) -> dict[str, list[dict[str, Any]]]:
+    """The bindings that an app declares, by function; the objects of function.json.
+
+    Raises:
+        AssertionError: the host refuses the app.
+    """
+    done = subprocess.run(
+        [*_command(python, app), "--index-only", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=app or REPOSITORY,
+        env=_environment(),
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {entry["name"]: entry["bindings"] for entry in json.loads(done.stdout)}
+
+
+@asynccontextmanager
+async def transport(url: str, headers: dict[str, str]) -> AsyncGenerator[TransportStreams, None]:
+    """What a client connects by, with headers of its own."""
+    async with (
+        create_mcp_http_client(headers) as http_client,
+        streamable_http_client(url, http_client=http_client) as streams,
+    ):
+        yield streams
+
+
+@cache
+def _runtime() -> Path:
+    try:
+        return runtime_folder()
+    except HostError as error:
+        missing(str(error))
+
+
+def _command(python: str | Path, app: Path | None) -> list[str]:
+    return [str(python), "-m", "functions_host", "--runtime", str(_runtime()), "--app", str(app or REPOSITORY)]
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

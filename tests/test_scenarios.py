@@ -1,0 +1,300 @@
+"""What agents go through, by a real MCP client: the same on every host."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azurite import Azurite
+from functions_process import start_azurite
+from hosts import HOSTS, Host, OnFunctions
+from mcp import MCPError
+
+from pow import __version__
+from pow.scanning import native_missing
+from pow.settings import Settings
+from pow.tool_specs import tool_specs
+from pow.tools import INSTRUCTIONS
+
+pytestmark = pytest.mark.anyio
+
+ENDLESS = 40
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def host_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[Azurite]:
+    """The storage emulator, which the Functions app needs for its blob bindings."""
+    with start_azurite() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def host(host_name: str, storage: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host with what it comes with, but for longer chains."""
+    state_dir = tmp_path_factory.mktemp("state")
+    with HOSTS[host_name](state_dir, storage.connection_string, MaxBlocks="200", WaitBudgetSeconds="60") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hasty(host_name: str, storage: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host that waits for nothing, and mines slowly, so that a block is worth several slices at once."""
+    state_dir = tmp_path_factory.mktemp("state")
+    slow = {"MiningThreads": "1", "POW_BACKEND": "hashlib" if native_missing() else "portable"}
+    settings = {"WaitBudgetSeconds": "0", "MiningFanOut": "3", **slow}
+    with HOSTS[host_name](state_dir, storage.connection_string, **settings) as running:
+        yield running
+
+
+async def test_a_host_says_what_it_is(host: Host) -> None:
+    async with host.client() as client:
+        assert client.server_info is not None
+        assert (client.server_info.name, client.server_info.version) == ("pow-mcp", __version__)
+        assert client.instructions == INSTRUCTIONS
+
+
+async def test_the_tools_are_the_same_everywhere(host: Host) -> None:
+    async with host.client() as client:
+        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+    specs = tool_specs(Settings(max_blocks=200))
+    assert set(listed) == set(specs)
+    for name, spec in specs.items():
+        assert listed[name].description == spec.description
+        assert listed[name].input_schema == spec.input_schema
+        assert listed[name].output_schema == spec.output_schema
+
+
+async def test_quick_work_comes_back_inline(host: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    result = await host.call("start_mining", difficulty=16)
+    assert (result["status"], result["chain"]) == ("completed", genesis_chain[16])
+    assert await host.call("get_mining_result", workflow_id=result["workflow_id"]) == result
+
+
+async def test_long_work_is_polled_until_it_is_completed(hasty: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    started = await hasty.call("start_mining", difficulty=21)
+    assert started["status"] == "running"
+    assert started["workflow_id"] in started["next"]
+    result = await hasty.poll(started["workflow_id"])
+    assert (result["status"], result["chain"]) == ("completed", genesis_chain[21])
+
+
+async def test_a_workflow_that_goes_wrong_is_failed_with_its_error(host: Host) -> None:
+    workflow_id = await host.failing_workflow()
+    assert await host.poll(workflow_id) == {
+        "status": "failed",
+        "workflow_id": workflow_id,
+        "reason": "error",
+        "error": "difficulty must be an integer from 0 to 256, not 300",
+    }
+
+
+async def test_a_cancelled_workflow_is_failed_as_terminated(hasty: Host) -> None:
+    started = await hasty.call("start_mining", difficulty=ENDLESS)
+    cancelled = await hasty.call("cancel_mining", workflow_id=started["workflow_id"])
+    assert (cancelled["status"], cancelled["reason"]) == ("failed", "terminated")
+    assert await hasty.call("get_mining_result", workflow_id=started["workflow_id"]) == cancelled
+    assert await hasty.call("cancel_mining", workflow_id=started["workflow_id"]) == cancelled
+
+
+async def test_a_completed_workflow_can_not_be_cancelled_any_more(host: Host) -> None:
+    completed = await host.call("start_mining", difficulty=4)
+    assert await host.call("cancel_mining", workflow_id=completed["workflow_id"]) == completed
+
+
+@pytest.mark.parametrize("workflow_id", ["abc", "", str(uuid.uuid4()), "'; DROP TABLE workflow; --", "../../x"])
+@pytest.mark.parametrize("tool", ["get_mining_result", "cancel_mining"])
+async def test_an_id_that_is_no_workflow_is_not_found(host: Host, tool: str, workflow_id: str) -> None:
+    result = await host.call(tool, workflow_id=workflow_id)
+    assert (result["status"], result["workflow_id"]) == ("not_found", workflow_id)
+    assert result["error"]
+
+
+async def test_arguments_that_agents_send_as_strings_are_understood(
+    host: Host, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    result = await host.call("start_mining", difficulty="12", blocks=" 2 ")
+    assert result["chain"] == {**genesis_chain[12], "blocks": genesis_chain[12]["blocks"][:2]}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "sentence"),
+    [
+        ("start_mining", {"difficulty": 41}, "difficulty must be an integer from 1 to 40, not 41"),
+        ("start_mining", {"difficulty": "hard"}, "difficulty must be an integer from 1 to 40, not 'hard'"),
+        ("start_mining", {"blocks": 201}, "blocks must be an integer from 1 to 200, not 201"),
+        ("start_mining", {"genesis": "a\nb"}, "genesis must not contain control characters or line breaks"),
+        ("start_mining", {"dificulty": 8}, "start_mining has no argument 'dificulty'"),
+        ("save_chain", {"name": "a b", "workflow_id": "x"}, "name must be 1 to 64 letters"),
+        ("get_chain", {"name": "x" * 65}, "name must be 1 to 64 letters"),
+        ("save_chain", {"name": "a", "workflow_id": "x", "overwrite": "maybe"}, "overwrite must be true or false"),
+        ("whoami", {"me": 1}, "whoami has no argument 'me'; it takes none"),
+    ],
+    ids=str,
+)
+async def test_a_bad_argument_gets_its_sentence(
+    host: Host, tool: str, arguments: dict[str, Any], sentence: str
+) -> None:
+    async with host.client() as client:
+        result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    (content,) = result.content
+    assert content.type == "text"
+    assert sentence in content.text
+
+
+@pytest.mark.parametrize("name", ["../secret", "/", "a/b", "\\", "%2e%2e"])
+async def test_no_name_leads_out_of_the_store(host: Host, name: str) -> None:
+    async with host.client() as client:
+        try:
+            refused = (await client.call_tool("get_chain", {"name": name})).is_error
+        except MCPError:  # by the blob bindings, before the app is asked
+            refused = True
+    assert refused
+
+
+async def test_a_missing_argument_is_refused_by_its_name(host: Host) -> None:
+    async with host.client() as client:
+        try:
+            result = await client.call_tool("get_mining_result", {})
+        except MCPError as error:  # the extension refuses it before the app is called
+            said = str(error)
+        else:
+            assert result.is_error
+            (content,) = result.content
+            assert content.type == "text"
+            said = content.text
+    assert "workflow_id" in said
+
+
+async def test_slices_side_by_side_mine_the_same_chain(hasty: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    started = await hasty.call("start_mining", difficulty=24)
+    result = await hasty.poll(started["workflow_id"])
+    assert (result["status"], result["chain"]) == ("completed", genesis_chain[24])
+    if isinstance(hasty, OnFunctions):
+        events = hasty.instance(started["workflow_id"])["history"]
+        # Between two turns of the orchestration, which begin with event 12, three slices (4) are scheduled at most.
+        turns = "".join({4: "s", 12: "|"}.get(event["EventType"], "") for event in events).split("|")
+        assert max(len(turn) for turn in turns) == 3
+
+
+async def test_a_long_history_is_continued_as_new(host: Host) -> None:
+    # A slice for each block, and a hundred slices to a history.
+    result = await host.call("start_mining", difficulty=1, blocks=150)
+    assert result["status"] == "completed"
+    assert len(result["chain"]["blocks"]) == 150
+    if isinstance(host, OnFunctions):
+        assert host.instance(result["workflow_id"])["executions"] == 2
+
+
+async def test_a_slice_that_is_lost_and_delivered_again_changes_nothing(
+    host_name: str, storage: Azurite, tmp_path: Path, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    # Slowly, so that there is a slice to lose.
+    slow = {"WaitBudgetSeconds": "0", "MiningThreads": "1", "POW_BACKEND": "hashlib"}
+    with HOSTS[host_name](tmp_path, storage.connection_string, **slow) as host:
+        started = await host.lose_a_slice("start_mining", difficulty=18)
+        result = await host.poll(started["workflow_id"])
+        assert (result["status"], result["chain"]) == ("completed", genesis_chain[18])
+        if isinstance(host, OnFunctions):
+            assert "lost" in outcomes(host, started)
+
+
+def outcomes(host: OnFunctions, started: dict[str, Any]) -> list[str]:
+    return [run["outcome"] for run in host.instance(started["workflow_id"])["activities"]]
+
+
+async def test_slices_that_are_delivered_twice_change_nothing(
+    host: Host, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    if not isinstance(host, OnFunctions):
+        pytest.skip("the embedded engine delivers a slice again only after a crash")
+    host.faults(deliver_twice=True)
+    result = await host.call("start_mining", difficulty=16)
+    host.faults(deliver_twice=False)
+    assert (result["status"], result["chain"]) == ("completed", genesis_chain[16])
+    assert outcomes(host, result).count("duplicate") >= 4
+
+
+async def test_a_chain_is_kept_under_a_name(host: Host, host_name: str) -> None:
+    name = f"{host_name}.chain_1"
+    mined = await host.call("start_mining", difficulty=8, genesis="first")
+    assert (await host.call("get_chain", name=name))["status"] == "not_found"
+
+    saved = await host.call("save_chain", name=name, workflow_id=mined["workflow_id"])
+    found = await host.call("get_chain", name=name)
+
+    assert saved["status"] == "saved"
+    assert (found["status"], found["chain"], found["result"]) == ("found", mined["chain"], mined["result"])
+
+
+async def test_a_name_that_is_taken_is_overwritten_only_when_asked(host: Host, host_name: str) -> None:
+    name = f"{host_name}-taken"
+    first = await host.call("start_mining", difficulty=8, genesis="first")
+    second = await host.call("start_mining", difficulty=8, genesis="second")
+    await host.call("save_chain", name=name, workflow_id=first["workflow_id"])
+
+    refused = await host.call("save_chain", name=name, workflow_id=second["workflow_id"])
+    assert refused["status"] == "exists"
+    assert (await host.call("get_chain", name=name))["chain"] == first["chain"]
+
+    replaced = await host.call("save_chain", name=name, workflow_id=second["workflow_id"], overwrite="true")
+    assert replaced["status"] == "saved"
+    assert (await host.call("get_chain", name=name))["chain"] == second["chain"]
+
+
+async def test_only_a_completed_chain_is_saved(hasty: Host, host_name: str) -> None:
+    started = await hasty.call("start_mining", difficulty=ENDLESS)
+    name = f"{host_name}-incomplete"
+    running = await hasty.call("save_chain", name=name, workflow_id=started["workflow_id"])
+    await hasty.call("cancel_mining", workflow_id=started["workflow_id"])
+    cancelled = await hasty.call("save_chain", name=name, workflow_id=started["workflow_id"])
+    unknown = await hasty.call("save_chain", name=name, workflow_id=str(uuid.uuid4()))
+    no_id = await hasty.call("save_chain", name=name, workflow_id="x")
+
+    assert [result["status"] for result in (running, cancelled, unknown, no_id)] == [
+        *("running", "failed"),
+        *("not_found", "not_found"),
+    ]
+    assert (await hasty.call("get_chain", name=name))["status"] == "not_found"
+
+
+async def test_nobody_is_signed_in_without_authentication(host: Host) -> None:
+    async with host.client(**{"X-MS-CLIENT-PRINCIPAL-NAME": "mallory@example.com"}) as client:
+        result = await client.call_tool("whoami", {})
+    assert result.structured_content is not None
+    assert result.structured_content["signed_in"] is False
+
+
+async def test_the_platform_s_authentication_tells_who_calls(host_name: str, storage: Azurite, tmp_path: Path) -> None:
+    with HOSTS[host_name](tmp_path, storage.connection_string, WEBSITE_AUTH_ENABLED="True") as host:
+        headers = {
+            "X-MS-CLIENT-PRINCIPAL-NAME": "ada@example.com",
+            "X-MS-CLIENT-PRINCIPAL-ID": "9b6f5b8e-0000-4000-8000-000000000001",
+            "X-MS-CLIENT-PRINCIPAL-IDP": "aad",
+        }
+        async with host.client(**headers) as client:
+            result = await client.call_tool("whoami", {})
+    assert result.structured_content is not None
+    assert result.structured_content["signed_in"] is True
+    assert result.structured_content["name"] == "ada@example.com"
+
+
+async def test_there_is_a_prompt_for_a_demo(host: Host) -> None:
+    async with host.client() as client:
+        (prompt,) = (await client.list_prompts()).prompts
+        by_default = await client.get_prompt("mine_demo_chain", {})
+        harder = await client.get_prompt("mine_demo_chain", {"difficulty": "25"})
+    assert (prompt.name, prompt.title) == ("mine_demo_chain", "Mine a demo chain")
+    assert prompt.arguments is not None
+    assert [(argument.name, argument.required) for argument in prompt.arguments] == [("difficulty", False)]
+    texts = [result.messages[0].content for result in (by_default, harder)]
+    assert [text.type for text in texts] == ["text", "text"]
+    assert "4 blocks at difficulty 21" in str(texts[0])
+    assert "4 blocks at difficulty 25" in str(texts[1])
