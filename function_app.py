@@ -15,22 +15,22 @@ import azure.functions as func
 from pow import __version__
 from pow.chain_store import CHAINS
 from pow.chain_tools import ChainTools
-from pow.engines.durable_functions import DurableFunctionsEngine, orchestrate
+from pow.engines.durable_functions import DurableFunctionsEngine, mine, orchestrate
 from pow.functions_mcp import BoundChain, Call, answer, tool_trigger
 from pow.gateway import Gateway
 from pow.identity import Identities
 from pow.on_behalf_of import OnBehalfOf
 from pow.pool import MinerPool
+from pow.query_tools import QueryTools
 from pow.settings import Settings
 from pow.tools import DEMO_PROMPT, MiningTools
-from pow.workflow import mine_slice
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 settings = Settings.from_environment()
 pool = MinerPool(settings.mining_threads)
 identities = Identities(OnBehalfOf.from_settings(settings))
-gateway = Gateway(settings, lambda: pool.rate, identities)
+gateway = Gateway(settings, pool, identities)
 
 STORAGE = "AzureWebJobsStorage"
 CHAIN_BLOB = f"{CHAINS}/{{mcptoolargs.name}}.json"
@@ -45,14 +45,10 @@ logging.getLogger("pow").log(
 )
 
 
-def engine(client: df.DurableOrchestrationClient) -> DurableFunctionsEngine:
-    """The workflow engine, by way of an invocation's client."""
-    return DurableFunctionsEngine(lambda: client, settings.mining_fan_out)
-
-
-def mining(client: df.DurableOrchestrationClient) -> MiningTools:
-    """What the mining tools do."""
-    return MiningTools(engine(client), settings, lambda: pool.rate)
+def mining(call: str, client: df.DurableOrchestrationClient) -> MiningTools:
+    """What the mining tools do, by way of an invocation's client and for its caller."""
+    engine = DurableFunctionsEngine(lambda: client, pool, settings.mining_fan_out)
+    return MiningTools(engine, settings, lambda: pool.rate, lambda: identities.caller_id(Call.from_json(call).headers))
 
 
 # --- The MCP tools
@@ -61,19 +57,37 @@ def mining(client: df.DurableOrchestrationClient) -> MiningTools:
 @app.mcp_tool_trigger(**tool_trigger("start_mining", settings))
 @app.durable_client_input(client_name="client")
 async def start_mining(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(client).start_mining)
+    return await answer(call, mining(call, client).start_mining)
 
 
 @app.mcp_tool_trigger(**tool_trigger("get_mining_result", settings))
 @app.durable_client_input(client_name="client")
 async def get_mining_result(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(client).get_mining_result)
+    return await answer(call, mining(call, client).get_mining_result)
 
 
 @app.mcp_tool_trigger(**tool_trigger("cancel_mining", settings))
 @app.durable_client_input(client_name="client")
 async def cancel_mining(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(client).cancel_mining)
+    return await answer(call, mining(call, client).cancel_mining)
+
+
+@app.mcp_tool_trigger(**tool_trigger("list_minings", settings))
+@app.durable_client_input(client_name="client")
+async def list_minings(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, QueryTools(mining(call, client)).list_minings)
+
+
+@app.mcp_tool_trigger(**tool_trigger("estimate_mining", settings))
+@app.durable_client_input(client_name="client")
+async def estimate_mining(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, QueryTools(mining(call, client)).estimate_mining)
+
+
+@app.mcp_tool_trigger(**tool_trigger("verify_chain", settings))
+@app.durable_client_input(client_name="client")
+async def verify_chain(call: str, client: df.DurableOrchestrationClient) -> str:
+    return await answer(call, QueryTools(mining(call, client)).verify_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("save_chain", settings))
@@ -81,19 +95,16 @@ async def cancel_mining(call: str, client: df.DurableOrchestrationClient) -> str
 @app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
 @app.blob_output(arg_name="saved", path=CHAIN_BLOB, connection=STORAGE)
 async def save_chain(
-    call: str,
-    client: df.DurableOrchestrationClient,
-    existing: func.InputStream,
-    saved: func.Out[str],
+    call: str, client: df.DurableOrchestrationClient, existing: func.InputStream, saved: func.Out[str]
 ) -> str:
-    return await answer(call, ChainTools(engine(client), BoundChain(existing, saved)).save_chain)
+    return await answer(call, ChainTools(mining(call, client), BoundChain(existing, saved)).save_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("get_chain", settings))
 @app.durable_client_input(client_name="client")
 @app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
 async def get_chain(call: str, client: df.DurableOrchestrationClient, existing: func.InputStream) -> str:
-    return await answer(call, ChainTools(engine(client), BoundChain(existing)).get_chain)
+    return await answer(call, ChainTools(mining(call, client), BoundChain(existing)).get_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("whoami", settings))
@@ -128,7 +139,7 @@ def mine_chain(context: df.DurableOrchestrationContext) -> Generator[Any, Any, A
 @app.activity_trigger(input_name="request")
 def mine_block(request: dict) -> dict:  # type: ignore[type-arg]  # the worker takes nothing more precise
     # Synchronous: it runs in the worker's thread pool, and mining releases the GIL.
-    return mine_slice(pool, request, owner=None)
+    return mine(pool, request)
 
 
 # --- MCP for clients and plans without the extension: the official SDK's server at /api/mcp

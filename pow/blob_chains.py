@@ -49,7 +49,7 @@ class BlobChains:
             raise ChainStoreError(f"the chain {name!r} can't be read: {_first_line(error)}") from error
 
     def _save(self, name: str, document: bytes, overwrite: bool) -> bool:
-        from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+        from azure.core.exceptions import AzureError, ResourceNotFoundError
 
         try:
             try:
@@ -57,9 +57,10 @@ class BlobChains:
             except ResourceNotFoundError:
                 self._make_container()
                 self._container.upload_blob(file_name(name), document, overwrite=overwrite)
-        except ResourceExistsError:
-            return False
         except AzureError as error:
+            # Not by its class: the SDK makes a ResourceExistsError, too, of a container that is being deleted.
+            if getattr(error, "error_code", None) == "BlobAlreadyExists":
+                return False
             raise ChainStoreError(f"the chain {name!r} can't be written: {_first_line(error)}") from error
         return True
 
@@ -72,13 +73,15 @@ class BlobChains:
 
 def _container(environment: Mapping[str, str]) -> Any:
     try:
-        from azure.storage.blob import ContainerClient
+        from azure.storage.blob import ContainerClient, LinearRetry
     except ImportError as error:
         raise SettingsError(
             f"setting {STORAGE} names a storage, which needs azure-storage-blob: pip install 'pow-mcp[blob]'"
         ) from error
-    # A store that is down is to be told of soon, not after minutes.
-    options: dict[str, Any] = {"retry_total": 2, "connection_timeout": 10}
+    # A store that is down is to be told of before callers give up. By the SDK's own choice that takes minutes:
+    # it waits 15 seconds and more before each of three further tries, and a minute for an answer.
+    retry = LinearRetry(backoff=1, random_jitter_range=1, retry_total=2)
+    options: dict[str, Any] = {"retry_policy": retry, "connection_timeout": 5, "read_timeout": 10}
     connection_string = environment.get(STORAGE)
     if connection_string:
         try:

@@ -72,12 +72,13 @@ class FolderChains:
         target = self._folder / file_name(name)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", suffix=".tmp", delete=False) as file:
-                file.write(document)
-                file.flush()
-                os.fsync(file.fileno())
-            written = Path(file.name)
+            descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".tmp")
+            written = Path(path)
             try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(document)
+                    file.flush()
+                    os.fsync(descriptor)
                 if overwrite:
                     written.replace(target)
                 else:

@@ -7,9 +7,7 @@ from typing_extensions import TypedDict
 
 from pow.chain import Chain, verify_chain
 from pow.chain_store import ChainStore, check_name
-from pow.engine import Engine
-from pow.errors import InvalidArgument, InvalidChain
-from pow.tools import ChainDocument, markdown_report, workflow_id_of
+from pow.tools import ChainDocument, MiningTools, flag, markdown_report
 
 
 class SavedChain(TypedDict):
@@ -35,8 +33,13 @@ class NamedChain(TypedDict):
 class ChainTools:
     """What the tools do, on any engine and any store."""
 
-    def __init__(self, engine: Engine, chains: ChainStore) -> None:
-        self._engine = engine
+    def __init__(self, mining: MiningTools, chains: ChainStore) -> None:
+        """
+        Args:
+            mining: what knows the caller's workflows.
+            chains: where chains are kept.
+        """
+        self._mining = mining
         self._chains = chains
 
     async def save_chain(self, name: object, workflow_id: object, overwrite: object = None) -> SavedChain:
@@ -52,18 +55,17 @@ class ChainTools:
             EngineError, ChainStoreError: the engine or the store can't be reached.
         """
         checked = check_name(name)
-        replace = _flag("overwrite", overwrite)
-        canonical = workflow_id_of(workflow_id)
-        if canonical is None:
-            sentence = "Not a workflow id: that is a GUID such as start_mining returned."
-            return {"status": "not_found", "name": checked, "workflow_id": str(workflow_id), "error": sentence}
+        replace = flag("overwrite", overwrite)
+        state = await self._mining.state(workflow_id)
+        known_as = str(workflow_id) if state is None else state.workflow_id
 
         def result(status: Literal["saved", "exists", "running", "failed", "not_found"], error: str) -> SavedChain:
-            return {"status": status, "name": checked, "workflow_id": canonical, "error": error}
+            return {"status": status, "name": checked, "workflow_id": known_as, "error": error}
 
-        state = await self._engine.state(canonical)
         if state is None:
-            return result("not_found", "There is no workflow with this id on this server.")
+            return result(
+                "not_found", "There is no workflow with this id on this server; list_minings has the recent ones."
+            )
         if not state.ended:
             return result(
                 "running", "Its chain is not complete yet: save it when get_mining_result says that it is completed."
@@ -83,7 +85,7 @@ class ChainTools:
                 "Another chain has this name already: choose another one, or pass overwrite true to replace it.",
             )
         report = f"Saved as `{checked}`. {markdown_report(chain)}"
-        return {"status": "saved", "name": checked, "workflow_id": canonical, "result": report}
+        return {"status": "saved", "name": checked, "workflow_id": known_as, "result": report}
 
     async def get_chain(self, name: object) -> NamedChain:
         """The chain that was saved under a name; `failed` when what is kept there is none any more.
@@ -100,7 +102,7 @@ class ChainTools:
         try:
             chain = Chain.from_dict(json.loads(document))
             fault = verify_chain(chain).message
-        except (ValueError, InvalidChain) as error:
+        except (ValueError, RecursionError) as error:  # InvalidChain is a ValueError; JSON may be nested too deeply
             fault = str(error)
         if fault:
             return {"status": "failed", "name": checked, "error": f"What is kept under this name is no chain: {fault}."}
@@ -110,12 +112,3 @@ class ChainTools:
             "result": markdown_report(chain),
             "chain": chain.to_dict(),  # type: ignore[typeddict-item]
         }
-
-
-def _flag(name: str, value: object) -> bool:
-    """A truth value; agents send them as strings too."""
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    raise InvalidArgument(f"{name} must be true or false, not {ascii(value)[:80]}")

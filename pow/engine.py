@@ -18,6 +18,9 @@ class WorkflowState:
     progress: Progress | None = None
     output: Document | None = None
     error: str | None = None
+    owner: str | None = None  # who started it, where callers are known
+    created_at: float | None = None  # Unix seconds
+    updated_at: float | None = None  # likewise; of its end, once it has ended
 
     @property
     def ended(self) -> bool:
@@ -32,8 +35,8 @@ class Engine(Protocol):
     def closing(self) -> bool:
         """Whether the host is shutting down: a wait is over then, whatever its budget."""
 
-    async def start(self, workflow_id: str, job: MiningJob) -> None:
-        """Accept a workflow under an id of the caller's; it is durable when this returns."""
+    async def start(self, workflow_id: str, job: MiningJob, owner: str | None = None) -> None:
+        """Accept a workflow under an id that the tools have made; it is durable when this returns."""
 
     async def state(self, workflow_id: str) -> WorkflowState | None:
         """The workflow now; None when the id is unknown."""
@@ -44,5 +47,5 @@ class Engine(Protocol):
     async def cancel(self, workflow_id: str) -> WorkflowState | None:
         """End the workflow; its state thereafter; None when the id is unknown. Idempotent."""
 
-    async def list(self, limit: int) -> list[WorkflowState]:
+    async def list(self, limit: int, *, running_only: bool = False) -> list[WorkflowState]:
         """The newest workflows, newest first."""

@@ -55,7 +55,9 @@ async def answer(call: str, tool: Callable[..., Awaitable[Mapping[str, Any]]]) -
     What `pow` raises on purpose reaches the agent in its own words; the rest is the host's to log.
     """
     parsed = Call.from_json(call)
-    fault = argument_fault(parsed.name, tool_specs(Settings())[parsed.name].input_schema, parsed.arguments)
+    # The extension finds a tool in any case of its name, and passes the name on as the caller wrote it.
+    spec = tool_specs(Settings())[parsed.name.lower()]
+    fault = argument_fault(spec.name, spec.input_schema, parsed.arguments)
     if fault is not None:
         return _envelope(fault, is_error=True)
     try:

@@ -5,20 +5,22 @@ It is the app that `pow-mcp serve` uses, on Durable Functions' client instead of
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from pow.engines.durable_functions import DurableFunctionsEngine
 from pow.errors import PowError
 from pow.identity import Identities
+from pow.pool import MinerPool
 from pow.settings import Settings
 
 # The host's prefix for HTTP triggers, and the trigger's route.
 GATEWAY_PATH = "/api/mcp"
 
-# Each request brings a client of its own; the server, of which there is one, finds it here.
+# Each request brings a client and a caller of its own; the server, of which there is one, finds them here.
 _client: ContextVar[Any] = ContextVar("durable_client")
+_caller: ContextVar[str | None] = ContextVar("caller", default=None)
 
 
 class Gateway:
@@ -27,20 +29,20 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        pool_rate: Callable[[], float],
+        pool: MinerPool,
         identities: Identities,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """
         Args:
             settings: defaults, limits, and the budget of a wait.
-            pool_rate: nonces a second to expect of a workflow that has not been measured yet.
+            pool: where this instance of the app mines.
             identities: who callers are.
             environment: where the platform says what the app's host name and its storage are.
         """
         self._environment = environment
         self._settings = settings
-        self._pool_rate = pool_rate
+        self._pool = pool
         self._identities = identities
         self._starting = asyncio.Lock()
         self._middleware: Any = None
@@ -58,11 +60,10 @@ class Gateway:
         async with self._starting:
             if self._middleware is None:
                 self._middleware = await self._start()
-        token = _client.set(client)
-        try:
-            return await self._middleware.handle_async(request)
-        finally:
-            _client.reset(token)
+        # Each invocation has a context of its own, so there is nothing to set back.
+        _client.set(client)
+        _caller.set(self._identities.caller_id(request.headers))
+        return await self._middleware.handle_async(request)
 
     async def _start(self) -> Any:
         # Imported here: the MCP SDK takes a second, which calls by way of the extension needn't wait for.
@@ -72,14 +73,13 @@ class Gateway:
         from pow.chain_tools import ChainTools
         from pow.http_app import mcp_app
         from pow.mcp_tools import Tools, mcp_server
+        from pow.query_tools import QueryTools
         from pow.tools import MiningTools
 
-        engine = DurableFunctionsEngine(_client.get, self._settings.mining_fan_out)
-        tools = Tools(
-            MiningTools(engine, self._settings, self._pool_rate),
-            ChainTools(engine, BlobChains(self._environment)),
-            self._identities,
-        )
+        engine = DurableFunctionsEngine(_client.get, self._pool, self._settings.mining_fan_out)
+        mining = MiningTools(engine, self._settings, lambda: self._pool.rate, _caller.get)
+        chains = ChainTools(mining, BlobChains(self._environment))
+        tools = Tools(mining, QueryTools(mining), chains, self._identities)
         server = mcp_server(tools, self._settings)
         hosts = [name for name in (self._environment.get("WEBSITE_HOSTNAME"),) if name]
         middleware: Any = AsgiMiddleware(  # type: ignore[no-untyped-call]

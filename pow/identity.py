@@ -72,6 +72,11 @@ class Identities:
         self._on_behalf_of = on_behalf_of
         self._environment = environment
 
+    def caller_id(self, headers: Mapping[str, str]) -> str | None:
+        """What tells the caller from all others; None when nobody is signed in."""
+        caller = caller_from_headers(headers, self._environment)
+        return None if caller is None else caller.id or caller.name
+
     async def whoami(self, headers: Mapping[str, str]) -> IdentityResult:
         """Who sent the request with these headers. Never raises: what doesn't work is said in `message`."""
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -21,6 +22,7 @@ from pow.chain import DEFAULT_GENESIS, MAX_GENESIS_BYTES
 from pow.chain_tools import ChainTools, NamedChain, SavedChain
 from pow.errors import PowError
 from pow.identity import Identities, IdentityResult
+from pow.query_tools import DEFAULT_LISTED, MAX_LISTED, ChainVerdict, Estimate, Minings, QueryTools
 from pow.settings import Settings
 from pow.tool_specs import argument_fault
 from pow.tools import DEMO_PROMPT, INSTRUCTIONS, MiningResult, MiningTools
@@ -42,8 +44,15 @@ class Tools(NamedTuple):
     """All that the tools of a server do."""
 
     mining: MiningTools
+    queries: QueryTools
     chains: ChainTools
     identities: Identities
+
+
+def authenticated_caller() -> str | None:
+    """Whose token the request being served came with; None on a server without authentication."""
+    token = get_access_token()
+    return None if token is None else token.subject or token.client_id
 
 
 def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
@@ -82,6 +91,13 @@ def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
                 "another text gives another chain."
             ),
         ] = DEFAULT_GENESIS,
+        fresh: Annotated[
+            Any,
+            WithJsonSchema({"type": "boolean"}),
+            Field(
+                description="Whether to start anew even if the same call is running already, which it joins otherwise."
+            ),
+        ] = False,
     ) -> MiningResult:
         """Mine a chain of proof-of-work blocks. Returns the chain when it is done within the server's wait \
 budget; else status "running" with a workflow_id to pass to get_mining_result."""
@@ -91,7 +107,7 @@ budget; else status "running" with a workflow_id to pass to get_mining_result.""
 
         asked = "progress_token" in (context.request_context.meta or {})
         with _errors_for_agents():
-            return await tools.mining.start_mining(difficulty, blocks, genesis, report=report if asked else None)
+            return await tools.mining.start_mining(difficulty, blocks, genesis, fresh, report=report if asked else None)
 
     @server.tool(title="Get mining result", annotations=_READ_ONLY)
     async def get_mining_result(workflow_id: _WORKFLOW_ID) -> MiningResult:
@@ -110,6 +126,47 @@ and when to ask again."""
         """End a mining workflow that is no longer wanted. One that has ended already keeps its result."""
         with _errors_for_agents():
             return await tools.mining.cancel_mining(workflow_id)
+
+    @server.tool(title="List minings", annotations=_READ_ONLY)
+    async def list_minings(
+        limit: Annotated[
+            Any,
+            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LISTED}),
+            Field(description="How many at most."),
+        ] = DEFAULT_LISTED,
+    ) -> Minings:
+        """List your recent mining workflows, the newest first: finds a lost workflow_id again."""
+        with _errors_for_agents():
+            return await tools.queries.list_minings(limit)
+
+    @server.tool(title="Estimate mining", annotations=_READ_ONLY)
+    async def estimate_mining(
+        difficulty: Annotated[
+            Any,
+            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_difficulty}),
+            Field(description="Leading zero bits of each block's hash."),
+        ] = settings.mining_difficulty,
+        blocks: Annotated[
+            Any,
+            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_blocks}),
+            Field(description="How many blocks."),
+        ] = settings.default_blocks,
+    ) -> Estimate:
+        """Tell how long a mining job takes on this server, with its odds, before starting it."""
+        with _errors_for_agents():
+            return await tools.queries.estimate_mining(difficulty, blocks)
+
+    @server.tool(title="Verify chain", annotations=_READ_ONLY)
+    async def verify_chain(
+        chain: Annotated[
+            Any,
+            WithJsonSchema({"type": "object"}),
+            Field(description="The chain, as start_mining returned it."),
+        ],
+    ) -> ChainVerdict:
+        """Check that every block of a chain is linked to the one before it and carries its proof of work."""
+        with _errors_for_agents():
+            return await tools.queries.verify_chain(chain)
 
     @server.tool(
         title="Save chain",
@@ -187,7 +244,7 @@ def _errors_for_agents() -> Iterator[None]:
 def listed_tools(settings: Settings) -> list[dict[str, Any]]:
     """What a client of this server is told of its tools."""
     # Listing calls none of them, so there is no need for what they do.
-    server = mcp_server(Tools(None, None, None), settings)  # type: ignore[arg-type]
+    server = mcp_server(Tools(None, None, None, None), settings)  # type: ignore[arg-type]
     tools = asyncio.run(server.list_tools())
     return [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in tools]
 

@@ -25,9 +25,10 @@ from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError
 from pow.http_app import MCP_PATH, http_app
 from pow.identity import Identities
-from pow.mcp_tools import Tools, mcp_server
+from pow.mcp_tools import Tools, authenticated_caller, mcp_server
 from pow.on_behalf_of import OnBehalfOf
 from pow.pool import MinerPool
+from pow.query_tools import QueryTools
 from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 from pow.tools import MiningTools
 
@@ -61,11 +62,9 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
     chains = _chain_store(options.state_dir)
     with listener:
         async with engine:
-            tools = Tools(
-                MiningTools(engine, settings, lambda: pool.rate),
-                ChainTools(engine, chains),
-                Identities(OnBehalfOf.from_settings(settings)),
-            )
+            mining = MiningTools(engine, settings, lambda: pool.rate, authenticated_caller)
+            identities = Identities(OnBehalfOf.from_settings(settings))
+            tools = Tools(mining, QueryTools(mining), ChainTools(mining, chains), identities)
             app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts)
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
             await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])

@@ -29,9 +29,10 @@ def tool_specs(settings: Settings) -> dict[str, ToolSpec]:
         tool["name"]: ToolSpec(tool["name"], tool["description"], tool["inputSchema"], tool["outputSchema"])
         for tool in listed
     }
-    start = specs["start_mining"].input_schema["properties"]
-    start["difficulty"] |= {"maximum": settings.max_difficulty, "default": settings.mining_difficulty}
-    start["blocks"] |= {"maximum": settings.max_blocks, "default": settings.default_blocks}
+    for name in ("start_mining", "estimate_mining"):
+        arguments = specs[name].input_schema["properties"]
+        arguments["difficulty"] |= {"maximum": settings.max_difficulty, "default": settings.mining_difficulty}
+        arguments["blocks"] |= {"maximum": settings.max_blocks, "default": settings.default_blocks}
     return specs
 
 

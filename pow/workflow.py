@@ -47,6 +47,7 @@ Document = dict[str, Any]
 _NOTHING_DONE: Document = {
     "fan_out": 1,
     "restart_lost_slices": False,
+    "owner": None,
     "nonces": [],
     **BlockWindow().to_state(),
     "rate": None,
@@ -136,7 +137,12 @@ class PatienceOver:
 
 
 def initial_state(
-    job: MiningJob, slice_seconds: float, *, fan_out: int = 1, restart_lost_slices: bool = False
+    job: MiningJob,
+    slice_seconds: float,
+    *,
+    fan_out: int = 1,
+    restart_lost_slices: bool = False,
+    owner: str | None = None,
 ) -> Document:
     """The orchestration's input for a new workflow.
 
@@ -145,6 +151,7 @@ def initial_state(
         slice_seconds: how long one activity mines at most.
         fan_out: how many slices of a block are in flight at once.
         restart_lost_slices: whether the workflow itself starts a slice again that doesn't come back.
+        owner: who started it; None where callers aren't known.
     """
     return {
         **asdict(job),
@@ -152,6 +159,7 @@ def initial_state(
         **_NOTHING_DONE,
         "fan_out": fan_out,
         "restart_lost_slices": restart_lost_slices,
+        "owner": owner,
     }
 
 

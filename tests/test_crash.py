@@ -105,7 +105,7 @@ async def test_a_kill_before_the_first_slice_ends_loses_nothing_that_was_accepte
 ) -> None:
     with ServerProcess(state_dir=tmp_path, WaitBudgetSeconds="0") as server:
         async with server.client() as client:
-            started = [await call(client, "start_mining", {"difficulty": 18}) for _ in range(5)]
+            started = [await call(client, "start_mining", {"difficulty": 18, "fresh": True}) for _ in range(5)]
         server.kill()
 
     with ServerProcess(state_dir=tmp_path) as server:

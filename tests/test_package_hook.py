@@ -101,6 +101,7 @@ def test_the_package_holds_the_app_and_its_dependencies_and_no_sources_of_pow(ma
     assert {path.name.partition("-")[0] for path in site.glob("*.dist-info")} >= {
         "azure_functions",
         "azure_functions_durable",
+        "azure_storage_blob",
         "durabletask",
         "mcp",
         "pow_mcp",
@@ -166,11 +167,21 @@ def test_a_package_for_another_processor_must_not_be_deployed(package: Path, app
     assert f"{SITE}/pow/_native.abi3.so is not for x86_64 Linux" in refusal(package, app)
 
 
-def test_a_package_that_lacks_a_dependency_must_not_be_deployed(package: Path, app: Path) -> None:
-    (missing,) = (package / SITE).glob("grpcio-*.dist-info")
+@pytest.mark.parametrize(
+    ("distribution", "sentence"),
+    [
+        ("grpcio", "durabletask needs grpcio"),
+        # By the extra that requirements.txt names.
+        ("azure_storage_blob", "pow-mcp needs azure-storage-blob"),
+    ],
+)
+def test_a_package_that_lacks_a_dependency_must_not_be_deployed(
+    distribution: str, sentence: str, package: Path, app: Path
+) -> None:
+    (missing,) = (package / SITE).glob(f"{distribution}-*.dist-info")
     shutil.rmtree(missing)
 
-    assert "durabletask needs grpcio" in refusal(package, app)
+    assert sentence in refusal(package, app)
 
 
 def test_a_requirement_applies_by_the_markers_of_the_target_rather_than_of_this_machine(tmp_path: Path) -> None:

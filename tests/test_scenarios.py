@@ -85,6 +85,17 @@ async def test_long_work_is_polled_until_it_is_completed(hasty: Host, genesis_ch
     assert (result["status"], result["chain"]) == ("completed", genesis_chain[21])
 
 
+async def test_slices_side_by_side_mine_the_same_chain(hasty: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    started = await hasty.call("start_mining", difficulty=24)
+    result = await hasty.poll(started["workflow_id"])
+    assert (result["status"], result["chain"]) == ("completed", genesis_chain[24])
+    if isinstance(hasty, OnFunctions):
+        events = hasty.instance(started["workflow_id"])["history"]
+        # Between two turns of the orchestration, which begin with event 12, three slices (4) are scheduled at most.
+        turns = "".join({4: "s", 12: "|"}.get(event["EventType"], "") for event in events).split("|")
+        assert max(len(turn) for turn in turns) == 3
+
+
 async def test_a_workflow_that_goes_wrong_is_failed_with_its_error(host: Host) -> None:
     workflow_id = await host.failing_workflow()
     assert await host.poll(workflow_id) == {
@@ -106,6 +117,59 @@ async def test_a_cancelled_workflow_is_failed_as_terminated(hasty: Host) -> None
 async def test_a_completed_workflow_can_not_be_cancelled_any_more(host: Host) -> None:
     completed = await host.call("start_mining", difficulty=4)
     assert await host.call("cancel_mining", workflow_id=completed["workflow_id"]) == completed
+
+
+async def test_a_lost_id_is_found_again(hasty: Host) -> None:
+    started = await hasty.call("start_mining", difficulty=ENDLESS, blocks=3, genesis="lost")
+    workflow_id = started["workflow_id"]
+    newest = (await hasty.call("list_minings", limit=1))["minings"]
+    garbled = workflow_id[:5] + ("0" if workflow_id[5] != "0" else "1") + workflow_id[6:]
+    shortened = workflow_id[:-2]
+    hints = [await hasty.call("get_mining_result", workflow_id=wrong) for wrong in (garbled, shortened)]
+    await hasty.call("cancel_mining", workflow_id=workflow_id)
+    ended = (await hasty.call("list_minings", limit="1"))["minings"]
+
+    assert [listed["workflow_id"] for listed in newest] == [workflow_id]
+    assert (newest[0]["status"], newest[0]["difficulty"], newest[0]["blocks"]) == ("running", ENDLESS, 3)
+    assert (newest[0]["genesis"], newest[0]["progress"]["blocks_done"]) == ("lost", 0)
+    assert [(hint["status"], hint["closest"]) for hint in hints] == [("not_found", workflow_id)] * 2
+    assert workflow_id in hints[0]["error"]
+    assert [(listed["workflow_id"], listed["status"]) for listed in ended] == [(workflow_id, "failed")]
+
+
+async def test_the_same_call_joins_its_running_twin_unless_it_asks_for_a_fresh_one(hasty: Host) -> None:
+    first = await hasty.call("start_mining", difficulty=ENDLESS, genesis="twin")
+    again = await hasty.call("start_mining", difficulty=str(ENDLESS), genesis="twin", blocks=4)
+    other = await hasty.call("start_mining", difficulty=ENDLESS, genesis="twin", blocks=5)
+    fresh = await hasty.call("start_mining", difficulty=ENDLESS, genesis="twin", fresh=True)
+    for result in (first, other, fresh):
+        await hasty.call("cancel_mining", workflow_id=result["workflow_id"])
+    after = await hasty.call("start_mining", difficulty=ENDLESS, genesis="twin")
+    await hasty.call("cancel_mining", workflow_id=after["workflow_id"])
+
+    assert again["workflow_id"] == first["workflow_id"]
+    assert (again["joined"], "joined" in first) == (True, False)
+    assert len({result["workflow_id"] for result in (first, other, fresh, after)}) == 4
+
+
+async def test_a_job_is_estimated_before_it_is_started(host: Host) -> None:
+    easy = await host.call("estimate_mining", difficulty=8)
+    hard = await host.call("estimate_mining", difficulty=ENDLESS, blocks=2)
+
+    assert (easy["blocks"], easy["fits_budget"], easy["budget_seconds"]) == (4, True, 60.0)
+    assert (hard["blocks"], hard["fits_budget"]) == (2, False)
+    assert hard["median_seconds"] < hard["expected_seconds"] < hard["percentile_95_seconds"]
+    assert 8 < hard["largest_difficulty_within_budget"] < ENDLESS
+    assert hard["odds"].startswith("50 % by ")
+
+
+async def test_chains_are_verified(host: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
+    chain = genesis_chain[12]
+    broken = {**chain, "blocks": [*chain["blocks"][:1], {**chain["blocks"][1], "nonce": 5, "attempts": 6}]}
+    assert (await host.call("verify_chain", chain=chain))["valid"] is True
+    verdict = await host.call("verify_chain", chain=broken)
+    assert (verdict["valid"], verdict["block"], verdict["fault"]) == (False, 2, "hash_mismatch")
+    assert (await host.call("verify_chain", chain={"blocks": "none"}))["fault"] == "not_a_chain"
 
 
 @pytest.mark.parametrize("workflow_id", ["abc", "", str(uuid.uuid4()), "'; DROP TABLE workflow; --", "../../x"])
@@ -171,17 +235,6 @@ async def test_a_missing_argument_is_refused_by_its_name(host: Host) -> None:
             assert content.type == "text"
             said = content.text
     assert "workflow_id" in said
-
-
-async def test_slices_side_by_side_mine_the_same_chain(hasty: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
-    started = await hasty.call("start_mining", difficulty=24)
-    result = await hasty.poll(started["workflow_id"])
-    assert (result["status"], result["chain"]) == ("completed", genesis_chain[24])
-    if isinstance(hasty, OnFunctions):
-        events = hasty.instance(started["workflow_id"])["history"]
-        # Between two turns of the orchestration, which begin with event 12, three slices (4) are scheduled at most.
-        turns = "".join({4: "s", 12: "|"}.get(event["EventType"], "") for event in events).split("|")
-        assert max(len(turn) for turn in turns) == 3
 
 
 async def test_a_long_history_is_continued_as_new(host: Host) -> None:
@@ -284,6 +337,38 @@ async def test_the_platform_s_authentication_tells_who_calls(host_name: str, sto
     assert result.structured_content is not None
     assert result.structured_content["signed_in"] is True
     assert result.structured_content["name"] == "ada@example.com"
+
+
+async def test_callers_do_not_see_each_other_s_workflows(host_name: str, storage: Azurite, tmp_path: Path) -> None:
+    if host_name == "self-hosted":
+        pytest.skip("the self-hosted server has no authentication of its own")
+    settings = {"WEBSITE_AUTH_ENABLED": "True", "WaitBudgetSeconds": "0"}
+    ada, bob = ({"X-MS-CLIENT-PRINCIPAL-ID": name, "X-MS-CLIENT-PRINCIPAL-NAME": name} for name in ("ada", "bob"))
+    with HOSTS[host_name](tmp_path, storage.connection_string, **settings) as host:
+
+        async def call(caller: dict[str, str], tool: str, **arguments: Any) -> Any:
+            async with host.client(**caller) as client:
+                return (await client.call_tool(tool, arguments)).structured_content
+
+        of_ada = await call(ada, "start_mining", difficulty=ENDLESS)
+        of_bob = await call(bob, "start_mining", difficulty=ENDLESS)
+        workflow_id = of_ada["workflow_id"]
+        peeks = [
+            await call(bob, tool, workflow_id=given)
+            for tool in ("get_mining_result", "cancel_mining")
+            for given in (workflow_id, workflow_id[:-1])
+        ]
+        saved = await call(bob, "save_chain", name="stolen", workflow_id=workflow_id)
+
+        assert of_bob["workflow_id"] != workflow_id
+        assert [(peek["status"], "closest" in peek) for peek in peeks] == [("not_found", False)] * 4
+        assert saved["status"] == "not_found"
+        listed = [(await call(caller, "list_minings"))["minings"] for caller in (ada, bob)]
+        assert [[entry["workflow_id"] for entry in entries] for entries in listed] == [
+            [workflow_id],
+            [of_bob["workflow_id"]],
+        ]
+        assert (await call(ada, "get_mining_result", workflow_id=workflow_id))["status"] == "running"
 
 
 async def test_there_is_a_prompt_for_a_demo(host: Host) -> None:

@@ -64,6 +64,7 @@ async def test_the_tools_describe_themselves(server: ServerProcess, mode: str, r
 
     assert set(tools) == {
         *("start_mining", "get_mining_result", "cancel_mining"),
+        *("list_minings", "estimate_mining", "verify_chain"),
         *("save_chain", "get_chain", "whoami"),
     }
     start, get = tools["start_mining"], tools["get_mining_result"]
@@ -72,6 +73,7 @@ async def test_the_tools_describe_themselves(server: ServerProcess, mode: str, r
         "difficulty": "integer",
         "blocks": "integer",
         "genesis": "string",
+        "fresh": "boolean",
     }
     assert (properties["difficulty"]["default"], properties["difficulty"]["maximum"]) == (21, 40)
     assert "required" not in start.input_schema
@@ -118,7 +120,7 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     (
         "start_mining",
         {"dificulty": 8},
-        "start_mining has no argument 'dificulty'; it takes difficulty, blocks, genesis",
+        "start_mining has no argument 'dificulty'; it takes difficulty, blocks, genesis, fresh",
     ),
     ("get_mining_result", {}, "get_mining_result needs the argument 'workflow_id'"),
     ("get_mining_result", {"workflow_id": "x", "id": 1}, "get_mining_result has no argument 'id'"),
@@ -181,7 +183,7 @@ async def test_progress_is_sent_to_a_caller_that_asks(mode: str, revision: str) 
 async def test_a_hundred_clients_at_once_all_get_their_chains(genesis_chain: dict[int, dict[str, Any]]) -> None:
     async def mine(server: ServerProcess) -> dict[str, Any]:
         async with server.client() as client:
-            return await call(client, "start_mining", difficulty=12)
+            return await call(client, "start_mining", difficulty=12, fresh=True)
 
     with ServerProcess() as server:
         results = await asyncio.gather(*(mine(server) for _ in range(100)))

@@ -22,7 +22,7 @@ def test_the_committed_file_is_what_the_server_lists() -> None:
 
 @pytest.mark.parametrize("settings", [Settings(), OTHER], ids=["default", "other"])
 def test_the_settings_show_in_the_specs_as_they_do_in_the_server(settings: Settings) -> None:
-    server = mcp_server(Tools(None, None, None), settings)  # type: ignore[arg-type]
+    server = mcp_server(Tools(None, None, None, None), settings)  # type: ignore[arg-type]
     listed = {tool.name: tool for tool in asyncio.run(server.list_tools())}
     specs = tool_specs(settings)
     assert set(specs) == set(listed)

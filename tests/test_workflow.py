@@ -403,6 +403,7 @@ def test_a_new_workflow_s_state_is_its_job_and_nothing_done() -> None:
         "slice_seconds": 1.5,
         "fan_out": 1,
         "restart_lost_slices": False,
+        "owner": None,
         "nonces": [],
         "next_nonce": 0,
         "gaps": [],

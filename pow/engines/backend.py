@@ -140,10 +140,14 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         return pb.GetInstanceResponse(exists=True, orchestrationState=_state_of(entry))
 
     def QueryInstances(self, request: pb.QueryInstancesRequest, context: Any) -> pb.QueryInstancesResponse:
-        """All that is unfinished and the newest of the finished, in one page."""
+        """All that is unfinished and the newest of the finished, in one page, of the wanted statuses."""
         response = super().QueryInstances(request, context)
-        limit = request.query.maxInstanceCount or 100
-        response.orchestrationState.extend(_state_of(entry) for entry in self._journal.finished(limit))
+        wanted = set(request.query.runtimeStatus)
+        if not wanted or wanted.intersection(_TERMINAL):
+            finished = self._journal.finished(request.query.maxInstanceCount or 100)
+            response.orchestrationState.extend(
+                _state_of(entry) for entry in finished if not wanted or entry.status in wanted
+            )
         return response
 
     def _record_end(self, request: pb.OrchestratorResponse, end: pb.CompleteOrchestrationAction) -> bool:

@@ -1,7 +1,7 @@
 """`Engine` on Durable Functions' client, and the orchestration as Durable Functions runs it.
 
-The client's calls go to the Functions host on loopback. Only this module knows the SDK's types; it
-imports none of them, since function_app.py has done so already.
+The client's calls go to the Functions host on loopback. Only this module knows the SDK's types, which
+function_app.py has imported.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pow.engine import EngineStatus, WorkflowState
 from pow.engines.driver import SCHEDULER_SLICE_SECONDS, drive
 from pow.errors import EngineError, PowError
-from pow.workflow import ACTIVITY, ORCHESTRATION, Document, MiningJob, Progress, initial_state, job_of
+from pow.pool import MinerPool
+from pow.workflow import ACTIVITY, ORCHESTRATION, Document, MiningJob, Progress, initial_state, job_of, mine_slice
 
 # Between two looks at a workflow that somebody waits for: ever less often.
 _POLL_SECONDS = (0.05, 1.0)
@@ -38,18 +39,24 @@ class DurableFunctionsEngine:
 
     closing = False  # the host ends its functions itself
 
-    def __init__(self, client: Callable[[], Any], fan_out: int = 1) -> None:
+    def __init__(self, client: Callable[[], Any], pool: MinerPool, fan_out: int = 1) -> None:
         """
         Args:
             client: gives the DurableOrchestrationClient of the invocation that is being served.
+            pool: where this instance of the app mines.
             fan_out: how many slices of a block are in flight at once, for as many instances of the app.
         """
         self._client = client
+        self._pool = pool
         self._fan_out = fan_out
 
-    async def start(self, workflow_id: str, job: MiningJob) -> None:
+    async def start(self, workflow_id: str, job: MiningJob, owner: str | None = None) -> None:
         state = initial_state(
-            job, SCHEDULER_SLICE_SECONDS, fan_out=self._fan_out, restart_lost_slices=self._fan_out > 1
+            job,
+            SCHEDULER_SLICE_SECONDS,
+            fan_out=self._fan_out,
+            restart_lost_slices=self._fan_out > 1,
+            owner=owner,
         )
         await _called(self._client().start_new(ORCHESTRATION, instance_id=workflow_id, client_input=state))
 
@@ -74,17 +81,32 @@ class DurableFunctionsEngine:
         if state is None or state.ended:
             return state
         await _called(self._client().terminate(workflow_id, "cancelled by the caller"))
+        # A slice on another instance runs on to its end, for nobody.
+        self._pool.cancel(workflow_id)
         return await self.wait(workflow_id, _CANCEL_SECONDS)
 
-    async def list(self, limit: int) -> list[WorkflowState]:
-        found = await _called(self._client().get_status_all())
-        newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)
-        return [_workflow_state(status) for status in newest_first[:limit]]
+    async def list(self, limit: int, *, running_only: bool = False) -> list[WorkflowState]:
+        if running_only:
+            from azure.durable_functions import OrchestrationRuntimeStatus as Status
+
+            running = [Status.Running, Status.Pending, Status.Suspended, Status.ContinuedAsNew]
+            found = await _called(self._client().get_status_by(runtime_status=running))
+        else:
+            found = await _called(self._client().get_status_all())
+        newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)[:limit]
+        # The list comes without the inputs, which tell what a workflow is about and whose it is.
+        states = await asyncio.gather(*(self.state(status.instance_id) for status in newest_first))
+        return [state for state in states if state is not None]
 
 
 def orchestrate(context: Any) -> Generator[Any, Any, Document | None]:
     """The orchestration, for a function with an orchestration trigger to return: `yield from` it."""
     return drive(_document(context.get_input()), _Context(context))
+
+
+def mine(pool: MinerPool, request: Document) -> Document:
+    """The activity, for a function with an activity trigger to return."""
+    return mine_slice(pool, request, owner=request["workflow_id"])
 
 
 class _Context:
@@ -103,7 +125,7 @@ class _Context:
         return clock.replace(tzinfo=UTC).timestamp()
 
     def call_activity(self, request: Document) -> Any:
-        return self._context.call_activity(ACTIVITY, request)
+        return self._context.call_activity(ACTIVITY, {**request, "workflow_id": self._context.instance_id})
 
     def create_timer(self, seconds: float) -> Any:
         return self._context.create_timer(self._context.current_utc_datetime + timedelta(seconds=seconds))
@@ -133,13 +155,17 @@ async def _called(call: Awaitable[T]) -> T:
 def _workflow_state(found: Any) -> WorkflowState:
     status = _ENDED.get(found.runtime_status.value, "running")
     progress = _document_or_none(found.custom_status)
+    given = _document_or_none(found.input_) or {}
     return WorkflowState(
         workflow_id=found.instance_id,
         status=status,
-        job=_job(found.input_),
+        job=_job(given),
         progress=Progress(**progress) if progress else None,
         output=_document(found.output) if status == "completed" else None,
         error=_error(found.output) if status == "failed" else None,
+        owner=given.get("owner"),
+        created_at=found.created_time.timestamp(),
+        updated_at=found.last_updated_time.timestamp(),
     )
 
 
@@ -154,9 +180,9 @@ def _document_or_none(value: Any) -> Document | None:
     return _document(value) if value else None
 
 
-def _job(found: Any) -> MiningJob | None:
+def _job(given: Document) -> MiningJob | None:
     try:
-        return job_of(_document(found))
+        return job_of(given)
     except (ValueError, KeyError, TypeError, PowError):
         return None
 

@@ -63,6 +63,8 @@ _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.TERMINATED: "terminated",
 }
 
+_RUNNING = (OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED)
+
 logger = logging.getLogger(__name__)
 _sdk_logger = logger.getChild("sdk")
 
@@ -191,7 +193,7 @@ class DurableTaskEngine:
         if self._backend is not None:
             self._backend.freeze()
 
-    async def start(self, workflow_id: str, job: MiningJob) -> None:
+    async def start(self, workflow_id: str, job: MiningJob, owner: str | None = None) -> None:
         async with self._calls() as client:
             state = initial_state(
                 job,
@@ -199,6 +201,7 @@ class DurableTaskEngine:
                 fan_out=self._fan_out,
                 # A slice in this process can't get lost without the engine.
                 restart_lost_slices=self._scheduler is not None and self._fan_out > 1,
+                owner=owner,
             )
             await client.schedule_new_orchestration(ORCHESTRATION, input=state, instance_id=workflow_id)
 
@@ -244,8 +247,12 @@ class DurableTaskEngine:
         self.pool.cancel(workflow_id)
         return state
 
-    async def list(self, limit: int) -> list[WorkflowState]:
-        query = OrchestrationQuery(max_instance_count=limit, fetch_inputs_and_outputs=True)
+    async def list(self, limit: int, *, running_only: bool = False) -> list[WorkflowState]:
+        query = OrchestrationQuery(
+            max_instance_count=limit,
+            fetch_inputs_and_outputs=True,
+            runtime_status=list(_RUNNING) if running_only else None,
+        )
         async with self._calls() as client:
             found = await client.get_all_orchestration_states(query)
         newest_first = sorted(found, key=lambda state: state.created_at, reverse=True)
@@ -333,18 +340,22 @@ def _concurrency(activities: int) -> ConcurrencyOptions:
 def _workflow_state(found: OrchestrationState) -> WorkflowState:
     status = _ENDED.get(found.runtime_status, "running")
     progress = json.loads(found.serialized_custom_status) if found.serialized_custom_status else None
+    given = json.loads(found.serialized_input) if found.serialized_input else {}
     return WorkflowState(
         workflow_id=found.instance_id,
         status=status,
-        job=_job(found.serialized_input),
+        job=_job(given),
         progress=Progress(**progress) if progress else None,
         output=json.loads(found.serialized_output) if status == "completed" and found.serialized_output else None,
         error=found.failure_details.message if found.failure_details else None,
+        owner=given.get("owner"),
+        created_at=found.created_at.replace(tzinfo=UTC).timestamp(),
+        updated_at=found.last_updated_at.replace(tzinfo=UTC).timestamp(),
     )
 
 
-def _job(serialized_input: str | None) -> MiningJob | None:
+def _job(given: Document) -> MiningJob | None:
     try:
-        return job_of(json.loads(serialized_input or ""))
+        return job_of(given)
     except (ValueError, KeyError, TypeError, PowError):
         return None

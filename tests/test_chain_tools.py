@@ -1,0 +1,272 @@
+"""The tools for named chains, on the embedded engine and a folder."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pow.chain import Chain
+from pow.chain_store import FolderChains
+from pow.chain_tools import ChainTools
+from pow.cli import main
+from pow.engine import Engine, WorkflowState
+from pow.engines.durable_task import DurableTaskEngine
+from pow.errors import ChainStoreError, InvalidArgument
+from pow.settings import Settings
+from pow.tools import MiningTools, markdown_report
+from pow.workflow import MiningJob
+
+pytestmark = pytest.mark.anyio
+
+DIFFICULTY = 12
+ENDLESS = 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "chains"
+
+
+def tools_on(engine: Engine, folder: Path, caller: str | None = None) -> ChainTools:
+    mining = MiningTools(engine, Settings(), lambda: 1e6, lambda: caller)
+    return ChainTools(mining, FolderChains(folder))
+
+
+@pytest.fixture
+def tools(engine: DurableTaskEngine, folder: Path) -> ChainTools:
+    return tools_on(engine, folder)
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+
+class Liar:
+    """An engine whose workflows all end with the same document. A real one mines what verifies."""
+
+    def __init__(self, output: dict[str, Any]) -> None:
+        self._output = output
+
+    async def state(self, workflow_id: str) -> WorkflowState:
+        return WorkflowState(workflow_id, "completed", output=self._output)
+
+
+@pytest.fixture
+def lying(folder: Path, genesis_chain: dict[int, dict[str, Any]]) -> ChainTools:
+    """The tools on an engine whose chains don't verify; nothing has to be started for it."""
+    return tools_on(cast(Engine, Liar({**genesis_chain[DIFFICULTY], "difficulty": 60})), folder)
+
+
+async def started(engine: DurableTaskEngine, difficulty: int = DIFFICULTY, owner: str | None = None) -> str:
+    workflow_id = str(uuid.uuid4())
+    await engine.start(workflow_id, MiningJob(difficulty, 4, "GENESIS"), owner)
+    return workflow_id
+
+
+async def ended(engine: DurableTaskEngine, difficulty: int = DIFFICULTY, owner: str | None = None) -> str:
+    workflow_id = await started(engine, difficulty, owner)
+    state = await engine.wait(workflow_id, 60)
+    assert state is not None
+    assert state.ended
+    return workflow_id
+
+
+# save_chain
+
+
+async def test_a_completed_chain_is_kept_as_the_command_line_verifies_it(
+    tools: ChainTools,
+    engine: DurableTaskEngine,
+    folder: Path,
+    genesis_chain: dict[int, dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workflow_id = await ended(engine)
+
+    result = await tools.save_chain("a.b-c_9", workflow_id)
+
+    chain = genesis_chain[DIFFICULTY]
+    assert result == {
+        "status": "saved",
+        "name": "a.b-c_9",
+        "workflow_id": workflow_id,
+        "result": f"Saved as `a.b-c_9`. {markdown_report(Chain.from_dict(chain))}",
+    }
+    kept = folder / "a.b-c_9.json"
+    assert json.loads(kept.read_bytes()) == chain
+    assert main(["verify", "--json", str(kept)]) == 0
+    assert json.loads(capsys.readouterr().out)["valid"] is True
+
+
+async def test_a_workflow_is_known_in_any_form_of_its_id(tools: ChainTools, engine: DurableTaskEngine) -> None:
+    workflow_id = await ended(engine)
+
+    result = await tools.save_chain("a", f" {{{workflow_id.upper()}}} ")
+
+    assert (result["status"], result["workflow_id"]) == ("saved", workflow_id)
+
+
+async def test_a_name_that_is_taken_is_replaced_only_if_that_is_asked_for(
+    tools: ChainTools, engine: DurableTaskEngine, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    first, second = await ended(engine, 8), await ended(engine)
+    await tools.save_chain("a", first)
+
+    for overwrite in (None, False, " False "):
+        refused = await tools.save_chain("a", second, overwrite)
+        assert (refused["status"], refused["workflow_id"]) == ("exists", second)
+        assert "overwrite true" in refused["error"]
+    assert (await tools.get_chain("a"))["chain"]["difficulty"] == 8
+
+    assert (await tools.save_chain("a", second, "True"))["status"] == "saved"
+    assert (await tools.get_chain("a"))["chain"] == genesis_chain[DIFFICULTY]
+
+
+@pytest.mark.parametrize("workflow_id", ["abc", "", None, 7])
+async def test_what_is_no_id_is_not_found(tools: ChainTools, workflow_id: object) -> None:
+    result = await tools.save_chain("a", workflow_id)
+
+    assert (result["status"], result["workflow_id"]) == ("not_found", str(workflow_id))
+    assert "no workflow with this id" in result["error"]
+
+
+async def test_an_id_of_no_workflow_is_not_found(tools: ChainTools) -> None:
+    workflow_id = str(uuid.uuid4())
+
+    result = await tools.save_chain("a", workflow_id)
+
+    assert (result["status"], result["workflow_id"]) == ("not_found", workflow_id)
+    assert "no workflow with this id" in result["error"]
+
+
+async def test_a_workflow_of_somebody_else_is_not_found(engine: DurableTaskEngine, folder: Path) -> None:
+    workflow_id = await ended(engine, owner="ada")
+
+    assert (await tools_on(engine, folder, "bob").save_chain("a", workflow_id))["status"] == "not_found"
+    assert (await tools_on(engine, folder, "ada").save_chain("a", workflow_id))["status"] == "saved"
+
+
+async def test_a_running_workflow_has_nothing_to_save_yet(tools: ChainTools, engine: DurableTaskEngine) -> None:
+    result = await tools.save_chain("a", await started(engine, ENDLESS))
+
+    assert result["status"] == "running"
+    assert "get_mining_result" in result["error"]
+
+
+async def test_a_cancelled_workflow_has_nothing_to_save(tools: ChainTools, engine: DurableTaskEngine) -> None:
+    workflow_id = await started(engine, ENDLESS)
+    await engine.cancel(workflow_id)
+
+    result = await tools.save_chain("a", workflow_id)
+
+    assert result["status"] == "failed"
+    assert result["error"].startswith("The workflow has no chain: ")
+
+
+async def test_a_failed_workflow_has_nothing_to_save_and_says_why(tools: ChainTools, engine: DurableTaskEngine) -> None:
+    result = await tools.save_chain("a", await ended(engine, 300))
+
+    assert result["status"] == "failed"
+    assert "difficulty must be an integer from 0 to 256, not 300" in result["error"]
+
+
+async def test_a_chain_that_does_not_verify_is_not_kept(lying: ChainTools, folder: Path) -> None:
+    result = await lying.save_chain("a", str(uuid.uuid4()))
+
+    assert result["status"] == "failed"
+    assert result["error"].startswith("The chain does not verify, so it was not saved: block 1: ")
+    assert await FolderChains(folder).load("a") is None
+
+
+@pytest.mark.parametrize("overwrite", ["maybe", "", 1, 0, []])
+async def test_overwrite_is_true_or_false(lying: ChainTools, overwrite: object) -> None:
+    with pytest.raises(InvalidArgument, match=r"^overwrite must be true or false, not "):
+        await lying.save_chain("a", str(uuid.uuid4()), overwrite)
+
+
+@pytest.mark.parametrize("name", ["a b", "../a", "", None])
+async def test_a_name_that_no_chain_may_bear_is_refused(lying: ChainTools, name: object) -> None:
+    with pytest.raises(InvalidArgument, match=r"^name must be 1 to 64 letters"):
+        await lying.save_chain(name, str(uuid.uuid4()))
+    with pytest.raises(InvalidArgument, match=r"^name must be 1 to 64 letters"):
+        await lying.get_chain(name)
+
+
+async def test_a_store_that_can_not_be_reached_is_an_error_and_not_a_status(
+    tools: ChainTools, engine: DurableTaskEngine, folder: Path
+) -> None:
+    put(folder, b"a file")
+
+    with pytest.raises(ChainStoreError):
+        await tools.save_chain("a", await ended(engine))
+    with pytest.raises(ChainStoreError):
+        await tools.get_chain("a")
+
+
+# get_chain
+
+
+async def test_a_kept_chain_comes_back_with_its_report(
+    tools: ChainTools, engine: DurableTaskEngine, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
+    await tools.save_chain("a", await ended(engine))
+
+    chain = genesis_chain[DIFFICULTY]
+    assert await tools.get_chain("a") == {
+        "status": "found",
+        "name": "a",
+        "result": markdown_report(Chain.from_dict(chain)),
+        "chain": chain,
+    }
+
+
+async def test_a_name_that_nothing_is_kept_under_is_not_found(lying: ChainTools) -> None:
+    result = await lying.get_chain("a")
+
+    assert (result["status"], result["name"]) == ("not_found", "a")
+    assert "save_chain" in result["error"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"", b"{", b"\xff\xfe", b"[]", b"{}", b"[" * 200_000, b'{"genesis": "GENESIS", "difficulty": 8, "blocks": 1}'],
+    ids=["empty", "cut", "no text", "a list", "no chain", "nested", "no blocks"],
+)
+async def test_what_is_kept_but_is_no_chain_is_failed(lying: ChainTools, folder: Path, document: bytes) -> None:
+    put(folder / "a.json", document)
+
+    result = await lying.get_chain("a")
+
+    assert result.keys() == {"status", "name", "error"}
+    assert (result["status"], result["name"]) == ("failed", "a")
+    assert result["error"].startswith("What is kept under this name is no chain: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"genesis": "GENESIS"', b'"genesis": "GENESYS"'),
+        (b'"genesis": "GENESIS"', b'"genesis": "\\ud800"'),
+        (b'"difficulty": 12', b'"difficulty": 40'),
+        (b'"index": 2', b'"index": 3'),
+        (b'"attempts": ', b'"attempts": 1'),
+    ],
+    ids=str,
+)
+async def test_a_kept_chain_that_was_altered_by_hand_is_failed(
+    lying: ChainTools, folder: Path, genesis_chain: dict[int, dict[str, Any]], old: bytes, new: bytes
+) -> None:
+    document = json.dumps(genesis_chain[DIFFICULTY]).encode()
+    put(folder / "a.json", document)
+    assert (await lying.get_chain("a"))["status"] == "found"
+    assert old in document
+    put(folder / "a.json", document.replace(old, new, 1))
+
+    result = await lying.get_chain("a")
+
+    assert result["status"] == "failed"
+    assert "chain" not in result
+    assert result["error"].startswith("What is kept under this name is no chain: ")
