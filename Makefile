@@ -18,7 +18,7 @@ CONSTRAINTS := $(if $(CI),--constraint requirements.lock)
 KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 # C programs that tests run.
 C_TESTS := $(wildcard tests/native_checks/*.c)
-SOURCES := pow tests benchmarks infra function_app.py setup.py
+SOURCES := pow tests benchmarks examples infra function_app.py setup.py
 
 .PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format \
     wheel wheel-aarch64 package lock clean

@@ -22,6 +22,7 @@ from pow.chain import DEFAULT_GENESIS, MAX_GENESIS_BYTES
 from pow.chain_tools import ChainTools, NamedChain, SavedChain
 from pow.errors import PowError
 from pow.identity import Identities, IdentityResult
+from pow.mining_tasks import mining_tasks
 from pow.query_tools import DEFAULT_LISTED, MAX_LISTED, ChainVerdict, Estimate, Minings, QueryTools
 from pow.settings import Settings
 from pow.tool_specs import argument_fault
@@ -57,12 +58,15 @@ def authenticated_caller() -> str | None:
 
 def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
     """The MCP server with the tools and the prompt."""
+    tasks = mining_tasks(tools.mining)
     server: MCPServer[Any] = MCPServer(
         "pow-mcp",
         title="Proof-of-work miner",
         version=__version__,
         instructions=INSTRUCTIONS,
         log_level="WARNING",
+        extensions=[tasks],
+        middleware=[tasks.serve_listening],
     )
 
     @server.tool(

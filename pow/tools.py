@@ -185,6 +185,11 @@ class MiningTools:
         return [state for state in await self._engine.list(_RECENT) if self.may_see(state)]
 
     @property
+    def engine(self) -> Engine:
+        """Where its workflows run."""
+        return self._engine
+
+    @property
     def expected_rate(self) -> float:
         """Nonces a second to expect of a workflow that has the pool for itself."""
         return self._pool_rate()
