@@ -20,7 +20,7 @@ KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 C_TESTS := $(wildcard tests/native_checks/*.c)
 SOURCES := pow tests benchmarks examples infra function_app.py setup.py
 
-.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format \
+.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format ui \
     wheel wheel-aarch64 package lock clean
 .DEFAULT_GOAL := install
 
@@ -85,12 +85,17 @@ wheel-aarch64: $(VENV)/.wheel $(VENV)/.cross
 package: $(VENV)/.build
 	@$(BIN)/python infra/hooks/prepackage.py $(ARGS)
 
+# Builds the pages in pow/ui from their sources; needs Node 20.19 or newer.
+ui:
+	npm ci --prefix ui --no-audit --no-fund
+	npm run build --prefix ui
+
 # Writes down the versions that are installed now, for continuous integration.
 lock: lint
 	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info native/_native.c pow/*.so pow/*.pyd .benchmarks
+	rm -rf $(VENV) build dist *.egg-info native/_native.c pow/*.so pow/*.pyd .benchmarks .browser ui/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -22,6 +22,7 @@ from pow.chain import DEFAULT_GENESIS, MAX_GENESIS_BYTES
 from pow.chain_tools import ChainTools, NamedChain, SavedChain
 from pow.errors import PowError
 from pow.identity import Identities, IdentityResult
+from pow.mining_app import MINING_APP_META, mining_app
 from pow.mining_tasks import mining_tasks
 from pow.query_tools import DEFAULT_LISTED, MAX_LISTED, ChainVerdict, Estimate, Minings, QueryTools
 from pow.settings import Settings
@@ -65,12 +66,13 @@ def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
         version=__version__,
         instructions=INSTRUCTIONS,
         log_level="WARNING",
-        extensions=[tasks],
+        extensions=[mining_app(), tasks],
         middleware=[tasks.serve_listening],
     )
 
     @server.tool(
         title="Start mining",
+        meta=MINING_APP_META,
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
         ),
@@ -113,7 +115,7 @@ budget; else status "running" with a workflow_id to pass to get_mining_result.""
         with _errors_for_agents():
             return await tools.mining.start_mining(difficulty, blocks, genesis, fresh, report=report if asked else None)
 
-    @server.tool(title="Get mining result", annotations=_READ_ONLY)
+    @server.tool(title="Get mining result", meta=MINING_APP_META, annotations=_READ_ONLY)
     async def get_mining_result(workflow_id: _WORKFLOW_ID) -> MiningResult:
         """Ask how a mining workflow stands. Returns at once: the chain when it is completed, else its progress \
 and when to ask again."""

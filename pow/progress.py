@@ -14,7 +14,10 @@ from pow.workflow import Progress
 
 
 class ProgressDocument(TypedDict):
-    """How far a running workflow is. `odds` are those of the blocks that are left, from now on."""
+    """How far a running workflow is. `odds` are those of the blocks that are left, from now on.
+
+    The mined blocks follow from their `nonces`.
+    """
 
     blocks_done: int
     blocks_total: int
@@ -22,6 +25,7 @@ class ProgressDocument(TypedDict):
     hashes_per_second: NotRequired[int]
     expected_seconds_left: float
     odds: str
+    nonces: NotRequired[list[int]]
 
 
 def progress_document(progress: Progress, difficulty: int, fallback_rate: float) -> ProgressDocument:
@@ -41,6 +45,8 @@ def progress_document(progress: Progress, difficulty: int, fallback_rate: float)
     }
     if progress.rate is not None:
         document["hashes_per_second"] = round(progress.rate)
+    if progress.nonces:
+        document["nonces"] = list(progress.nonces)
     return document
 
 

@@ -20,6 +20,7 @@ from pow import __version__
 from pow.blob_chains import BlobChains, names_a_storage
 from pow.chain_store import CHAINS, ChainStore, FolderChains
 from pow.chain_tools import ChainTools
+from pow.dashboard import dashboard_routes
 from pow.engines.durable_task import DurableTaskEngine
 from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError
@@ -65,7 +66,8 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
             mining = MiningTools(engine, settings, lambda: pool.rate, authenticated_caller)
             identities = Identities(OnBehalfOf.from_settings(settings))
             tools = Tools(mining, QueryTools(mining), ChainTools(mining, chains), identities)
-            app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts)
+            dashboard = dashboard_routes(engine, mining, settings, options.allowed_hosts)
+            app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts, dashboard)
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
             await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])
 

@@ -11,7 +11,7 @@ With a fan-out of more than one, several slices of a block are in flight, for as
 """
 
 import time
-from collections.abc import Generator, Hashable
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -68,12 +68,16 @@ class MiningJob:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a workflow is; `hashes` nonces were tried in `seconds` of mining, ended slices only."""
+    """How far a workflow is; `hashes` nonces were tried in `seconds` of mining, ended slices only.
+
+    The mined blocks follow from their `nonces`; one that an older version reported has none.
+    """
 
     blocks_done: int
     blocks_total: int
     hashes: int
     seconds: float
+    nonces: Sequence[int] = ()
 
     @property
     def rate(self) -> float | None:
@@ -240,7 +244,8 @@ class _Run:
         return Chain(self._job.genesis, self._job.difficulty, tuple(self._mined))
 
     def progress(self) -> Progress:
-        return Progress(len(self._mined), self._job.blocks, self._hashes, self._seconds)
+        nonces = [block.nonce for block in self._mined]
+        return Progress(len(self._mined), self._job.blocks, self._hashes, self._seconds, nonces)
 
     def to_state(self) -> Document:
         return {

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,11 @@ from server_process import ServerProcess
 from pow import scanning
 from pow.engines.durable_task import DurableTaskEngine
 from pow.pool import MinerPool
+
+
+def pytest_configure() -> None:
+    """Let all processes that share a run's tests draw the same random cases."""
+    os.environ[SEED_VARIABLE] = seed()
 
 
 def pytest_report_header() -> str:

@@ -207,7 +207,7 @@ def test_listening_to_anything_else_is_the_sdk_s(server: ServerProcess) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "6f820914-1bc1-4487-97fd-3f33b803aebc"
 REQUIRED: Answer = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
 
 

@@ -1,0 +1,2 @@
+/** The version in package.json. */
+declare const PAGE_VERSION: string;
