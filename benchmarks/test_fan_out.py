@@ -37,9 +37,14 @@ def fitting_difficulty(rate: float) -> int:
 
 
 @pytest.fixture(scope="module")
-def block() -> Block:
+def difficulty() -> int:
+    """The block's difficulty; once, since the pool's rate changes as it works."""
+    return fitting_difficulty(shared_pool().rate / shared_pool().threads)
+
+
+@pytest.fixture(scope="module")
+def block(difficulty: int) -> Block:
     """The block that everybody has to come to."""
-    difficulty = fitting_difficulty(shared_pool().rate / shared_pool().threads)
     return mine_chain(DEFAULT_GENESIS, difficulty=difficulty, blocks=1).blocks[0]
 
 
@@ -53,9 +58,7 @@ def scheduler() -> Iterator[SchedulerProcess]:
 
 @pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
 @pytest.mark.benchmark(group="fan-out")
-def test_fan_out(block: Block, scheduler: SchedulerProcess, measure: Measure, report: Report) -> None:
-    difficulty = fitting_difficulty(shared_pool().rate / shared_pool().threads)
-
+def test_fan_out(difficulty: int, block: Block, scheduler: SchedulerProcess, measure: Measure, report: Report) -> None:
     async def mine(fan_out: int) -> int:
         client = scheduler.client()
         try:
