@@ -6,6 +6,9 @@ HOST ?= 127.0.0.1
 PORT ?= 7071
 # Further arguments for the command that a target runs: make serve ARGS=--ephemeral
 ARGS ?=
+# A make that this command starts, as packaging and tests do, has its own.
+unexport ARGS
+MAKEOVERRIDES :=
 # The saved benchmark run that bench-save writes and bench-compare reads.
 NAME ?= saved
 
@@ -20,7 +23,7 @@ KERNELS := $(filter-out native/_native.c,$(wildcard native/*.c native/*.h))
 C_TESTS := $(wildcard tests/native_checks/*.c)
 SOURCES := pow tests benchmarks examples infra function_app.py setup.py
 
-.PHONY: serve test test-native install bench bench-peers bench-save bench-compare lint format ui \
+.PHONY: serve test test-native install bench bench-peers bench-save bench-compare saved-run lint format ui \
     wheel wheel-aarch64 package lock clean
 .DEFAULT_GOAL := install
 
@@ -52,11 +55,12 @@ bench-save:
 	cp .benchmarks/latest.json .benchmarks/$(NAME).json
 
 # Runs the benchmarks, and shows what has changed since a saved run: make bench-compare NAME=before
-bench-compare: install
+bench-compare: saved-run bench
+	@$(BIN)/python -m benchmarks.compare_runs .benchmarks/$(NAME).json .benchmarks/latest.json
+
+saved-run:
 	@test -f .benchmarks/$(NAME).json || \
 	    { echo "no saved run .benchmarks/$(NAME).json: run make bench and make bench-save first" >&2; exit 1; }
-	@$(MAKE) bench
-	@$(BIN)/python -m benchmarks.compare_runs .benchmarks/$(NAME).json .benchmarks/latest.json
 
 lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
