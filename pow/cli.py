@@ -426,20 +426,13 @@ class _ProgressLine:
             f"{'█' * done}{'░' * (self._BAR - done)} {progress.blocks_done}/{progress.blocks_total} blocks  "
             f"{progress.rate / 1e6:.1f} million hashes/s  "
             # A search has no memory, so this doesn't count down within a block; it is still the best guess.
-            f"{'' if left is None else f'about {_duration(left)} left on average'}"
+            f"{'' if left is None else f'about {calibration_report.duration(left)} left on average'}"
         )
         self.write(line)
 
     def write(self, line: str) -> None:
         print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
         self._shown = True
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _default_state_dir() -> Path:

@@ -9,6 +9,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
 
+from pow.calibration_report import duration
 from pow.odds import quantile_hashes
 from pow.workflow import Progress
 
@@ -16,7 +17,7 @@ from pow.workflow import Progress
 class ProgressDocument(TypedDict):
     """How far a running workflow is. `odds` are those of the blocks that are left, from now on.
 
-    The mined blocks follow from their `nonces`.
+    The first mined blocks follow from their `nonces`, 256 at most.
     """
 
     blocks_done: int
@@ -61,7 +62,7 @@ def progress_sentence(progress: Progress, difficulty: int, fallback_rate: float)
 
 
 def odds(difficulty: int, blocks: int, rate: float) -> str:
-    """By when so many blocks are mined, with even odds and nearly for sure: "50 % by 40 s, 95 % by 2.8 min"."""
+    """By when so many blocks are mined, with even odds and nearly for sure: "50 % by 40.1 s, 95 % by 2.89 min"."""
     if blocks < 1:
         return "100 % by now"
     half, nearly = (quantile(chance, difficulty, blocks) / rate for chance in (0.5, 0.95))
@@ -72,12 +73,3 @@ def odds(difficulty: int, blocks: int, rate: float) -> str:
 def quantile(chance: float, difficulty: int, blocks: int) -> int:
     """`pow.odds.quantile_hashes`, which takes some milliseconds for many blocks, remembered."""
     return quantile_hashes(chance, difficulty, blocks)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, in two digits or so of a fitting unit."""
-    for unit, size in (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            value = seconds / size
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

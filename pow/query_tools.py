@@ -6,11 +6,12 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 from pow.calibration import DEFAULT_CHANCE, calibrate
+from pow.calibration_report import duration
 from pow.chain import Chain, verify_chain
 from pow.engine import WorkflowState
 from pow.errors import InvalidChain
 from pow.odds import chance_within_seconds, expected_seconds
-from pow.progress import ProgressDocument, duration, odds, quantile
+from pow.progress import ProgressDocument, odds, quantile
 from pow.tools import MiningTools, integer
 
 MAX_LISTED = 100

@@ -116,7 +116,7 @@ class MiningTools:
         self._settings = settings
         self._pool_rate = pool_rate
         self._caller = caller
-        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
+        # From the look for a twin to its start: two equal calls to this object in the same moment are twins, too.
         self._starting = asyncio.Lock()
 
     async def start_mining(

@@ -39,6 +39,9 @@ _FIRST_PATIENCE_SECONDS = 60.0
 # The slowest of the latest slices counts, and a little less with each that follows it.
 _TURNAROUND_DECAY = 0.8
 
+# Durable Functions takes 16 KB of UTF-16 as a report, and a nonce may have twenty digits.
+_REPORTED_NONCES = 256
+
 Document = dict[str, Any]
 """A JSON object: what engines store and send."""
 
@@ -70,7 +73,7 @@ class MiningJob:
 class Progress:
     """How far a workflow is; `hashes` nonces were tried in `seconds` of mining, ended slices only.
 
-    The mined blocks follow from their `nonces`; one that an older version reported has none.
+    The first mined blocks follow from their `nonces`, of which a report has 256 at most.
     """
 
     blocks_done: int
@@ -244,7 +247,7 @@ class _Run:
         return Chain(self._job.genesis, self._job.difficulty, tuple(self._mined))
 
     def progress(self) -> Progress:
-        nonces = [block.nonce for block in self._mined]
+        nonces = [block.nonce for block in self._mined[:_REPORTED_NONCES]]
         return Progress(len(self._mined), self._job.blocks, self._hashes, self._seconds, nonces)
 
     def to_state(self) -> Document:

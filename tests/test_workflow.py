@@ -14,6 +14,7 @@ from pow import pool as pool_module
 from pow import window, workflow
 from pow.errors import InvalidArgument
 from pow.pool import MinerPool
+from pow.scanning import NONCE_STOP
 from pow.workflow import (
     AwaitSlice,
     ContinueAsNew,
@@ -284,6 +285,16 @@ def test_progress_never_goes_back_and_ends_with_the_whole_chain(
         assert before["seconds"] <= after["seconds"]
     assert told[-1]["blocks_done"] == told[-1]["blocks_total"] == 12
     assert told[-1]["hashes"] == sum(block["attempts"] for block in TWELVE["blocks"])
+
+
+def test_a_report_of_progress_is_small_however_long_the_chain() -> None:
+    longest = MiningJob(difficulty=0, blocks=1000, genesis="GENESIS")
+    state = initial_state(longest, 60.0) | {"nonces": [NONCE_STOP - 1] * 999, "hashes": 2**80}
+    report = next(mine_chain_steps(state, 0.0))
+    assert isinstance(report, ReportProgress)
+    assert report.progress["blocks_done"] == 999
+    # Durable Functions fails an orchestration that reports more.
+    assert len(json.dumps(report.progress).encode("utf-16-le")) <= 16 * 1024
 
 
 def test_progress_is_told_before_each_slice_and_at_the_end(activity: Activity) -> None:
