@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from python_process import HANG_SECONDS
 from raw_caller import RawCaller
-from server_process import HANG_SECONDS, ServerProcess
+from server_process import ServerProcess
 
 from benchmarks.comparison import Report, Section, significant
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
 
@@ -119,7 +120,7 @@ class Miner:
         return hashes
 
     def _cpu_seconds(self) -> float | None:
-        stat = Path(f"/proc/{self.server._process.pid}/stat")
+        stat = Path(f"/proc/{self.server.pid}/stat")
         if not stat.exists():
             return None
         # The name, in brackets, may hold blanks; utime and stime are the fields 14 and 15.

@@ -25,7 +25,7 @@ from mcp import Client
 from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parent.parent
 MCP_PATH = "/runtime/webhooks/mcp"

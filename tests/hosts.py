@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from functions_process import FunctionsProcess, transport
 from mcp import Client
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 from pow.engines.journal import Journal
 from pow.workflow import ORCHESTRATION, Document, MiningJob, initial_state

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import Any
 
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 from pow.mcp_tasks import TASKS
 

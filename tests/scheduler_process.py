@@ -7,31 +7,25 @@ for slices: one that dies with its worker is not handed to another.
 """
 
 import logging
-import os
-import re
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as stubs
 import grpc
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
-from durabletask.testing import InMemoryOrchestrationBackend
-from durabletask.testing.in_memory_backend import ActivityWorkItem, OrchestrationInstance
+from durabletask.testing.in_memory_backend import ActivityWorkItem
+from python_process import HANG_SECONDS, PythonProcess
 
+from pow.engines.backend import FreshHistoriesBackend
 from pow.engines.driver import SCHEDULER_SLICE_SECONDS
 from pow.engines.scheduler import SchedulerAddress, scheduler_client
 from pow.workflow import ORCHESTRATION, Document, MiningJob, initial_state
-
-HANG_SECONDS = 120.0
 
 
 @dataclass
@@ -65,7 +59,7 @@ class _Queue(deque[ActivityWorkItem]):
         return item
 
 
-class SchedulerBackend(InMemoryOrchestrationBackend):
+class SchedulerBackend(FreshHistoriesBackend):
     """The in-process backend for several workers."""
 
     def __init__(self) -> None:
@@ -73,7 +67,6 @@ class SchedulerBackend(InMemoryOrchestrationBackend):
         self._served = _Served()
         self._activity_queue = _Queue(self._served)
         self._hands: list[_Hands] = []
-        self._histories_began: dict[str, int] = {}
 
     def start(self) -> str:
         """Listen on a free port of loopback; `host:port`."""
@@ -119,67 +112,10 @@ class SchedulerBackend(InMemoryOrchestrationBackend):
             for hands in self._hands:
                 hands.slices.discard((request.instanceId, request.taskId, request.completionToken))
             self._work_available.set()
-            if int(request.completionToken) < self._histories_began.get(request.instanceId, 0):
-                return pb.CompleteTaskResponse()
-            return super().CompleteActivityTask(request, context)
-
-    def _process_complete_orchestration_action(
-        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
-    ) -> None:
-        super()._process_complete_orchestration_action(instance, complete_action)
-        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-            # Each turn has a token, counted up, and the slices that it starts bear it.
-            self._histories_began[instance.instance_id] = self._next_completion_token
+        return super().CompleteActivityTask(request, context)
 
 
-class _Process:
-    """A Python process that prints a line when it is ready. Leaving the context kills it."""
-
-    def __init__(self, *arguments: str, ready: str, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        assert self._process.stdout is not None
-        self.start_line = self._process.stdout.readline()
-        self.ready = re.search(ready, self.start_line)
-        if self.ready is None:
-            raise AssertionError(f"{arguments} did not start: {self.start_line}{self.finish()[1]}")
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def kill(self) -> None:
-        """End it as a crash does: no handler runs."""
-        self._process.kill()
-        self.finish()
-
-    def terminate(self) -> int:
-        """End it as a service manager does; its exit code."""
-        self._process.terminate()
-        self.finish()
-        return self._process.returncode
-
-    def finish(self) -> tuple[str, str]:
-        """Wait for the end; what it printed since the start line, and its standard error."""
-        return self._process.communicate(timeout=HANG_SECONDS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            errors = self.finish()[1]
-            if error is not None:
-                error.add_note(f"the standard error of {self._process.args!r}:\n{errors}")
-
-
-class SchedulerProcess(_Process):
+class SchedulerProcess(PythonProcess):
     """The stand-in, running."""
 
     def __init__(self) -> None:
@@ -211,7 +147,7 @@ class SchedulerProcess(_Process):
         return chain
 
 
-class WorkerProcess(_Process):
+class WorkerProcess(PythonProcess):
     """`pow-mcp worker`, running."""
 
     def __init__(self, scheduler: SchedulerProcess, **settings: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from azure.storage.blob import ContainerClient
 from azurite import Azurite
 from functions_process import start_azurite
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 from pow.blob_chains import BlobChains, names_a_storage
 from pow.chain_store import CHAINS, FolderChains, check_name, file_name

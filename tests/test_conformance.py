@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 IN_CI = os.environ.get("CI") == "true"
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from mcp import Client
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 from pow.chain import Chain, verify_chain
 from pow.engines.journal import FILE_NAME

@@ -12,7 +12,8 @@ from http.client import HTTPResponse
 from typing import Any
 
 import pytest
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 ENDLESS = 40
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 from pow.chain import Chain
 from pow.miner import mine_chain

@@ -20,7 +20,7 @@ from functions_host.runtime_wheels import runtime_folder
 from functions_host.worker import FunctionMetadata, Reply
 from functions_process import FunctionsProcess, declared_functions, missing, start_azurite
 from mcp import Client, MCPError
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 

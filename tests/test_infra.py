@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from pycep import BicepParser
-from server_process import HANG_SECONDS
+from python_process import HANG_SECONDS
 
 from pow import __version__
 from pow.errors import SettingsError

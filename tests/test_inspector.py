@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 import pytest
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("POW_TEST_INSPECTOR"), reason="POW_TEST_INSPECTOR is not set"),

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from python_process import HANG_SECONDS
 from scheduler_process import SchedulerProcess
-from server_process import HANG_SECONDS, ServerProcess
+from server_process import ServerProcess
 
 from pow.engines.durable_task import DurableTaskEngine
 from pow.engines.scheduler import SchedulerAddress

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from mcp import Client
-from server_process import HANG_SECONDS, ServerProcess
+from python_process import HANG_SECONDS
+from server_process import ServerProcess
 
 from pow import __version__
 

@@ -18,8 +18,9 @@ import pytest
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
+from python_process import HANG_SECONDS
 from raw_caller import Answer, RawCaller
-from server_process import HANG_SECONDS, ServerProcess
+from server_process import ServerProcess
 
 from pow.chain import Chain, verify_chain
 from pow.engines.durable_task import DurableTaskEngine

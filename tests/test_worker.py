@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from durabletask.client import AsyncTaskHubGrpcClient
-from scheduler_process import HANG_SECONDS, SchedulerProcess, WorkerProcess
+from python_process import HANG_SECONDS
+from scheduler_process import SchedulerProcess, WorkerProcess
 from server_process import ServerProcess
 
 from pow.chain import Chain, verify_chain
@@ -99,7 +101,7 @@ async def test_a_worker_told_to_end_gives_back_what_it_has_tried(
         workflow_id = await scheduler.start(client, MiningJob(40, 1, "GENESIS"), fan_out=1)
         while not (await slices(client, workflow_id))[0]:
             pass
-        code = first.terminate()
+        code = first.signal(signal.SIGTERM)
     assert code == 0
     # The slice of ten seconds ended at once, unfinished, and the workflow went on from there.
     _inputs, answers = await slices(client, workflow_id)

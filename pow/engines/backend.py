@@ -32,7 +32,38 @@ _TERMINAL = (
 _CALL_THREADS = 32
 
 
-class JournaledBackend(InMemoryOrchestrationBackend):
+class FreshHistoriesBackend(InMemoryOrchestrationBackend):
+    """An in-process backend that keeps answers to activities of an earlier history from the one that followed.
+
+    Tasks are numbered from the beginning in each, so such an answer would be taken for another one's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The first token of a workflow's history, where that isn't its first one.
+        self._histories_began: dict[str, int] = {}
+
+    def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
+        # Each turn has a token, counted up, and the activities that it schedules bear it.
+        with self._lock:
+            history_began = self._histories_began.get(request.instanceId, 0)
+        if int(request.completionToken) < history_began:
+            return pb.CompleteTaskResponse()
+        return super().CompleteActivityTask(request, context)
+
+    def _process_complete_orchestration_action(
+        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
+    ) -> None:
+        super()._process_complete_orchestration_action(instance, complete_action)
+        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            self._histories_began[instance.instance_id] = self._next_completion_token
+            ends = ("taskCompleted", "taskFailed")
+            instance.pending_events = [
+                event for event in instance.pending_events if event.WhichOneof("eventType") not in ends
+            ]
+
+
+class JournaledBackend(FreshHistoriesBackend):
     """An in-process backend whose workflows survive the process. Call `start`, then `resume`."""
 
     def __init__(self, journal: Journal, on_end: Callable[[str], object]) -> None:
@@ -46,8 +77,6 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         self._on_end = on_end
         self._frozen = False
         self._socket_dir: Path | None = None
-        # The first token of a workflow's history, where that isn't its first one.
-        self._histories_began: dict[str, int] = {}
 
     def start(self) -> str:
         """Listen where only this user can connect; the address for clients and workers."""
@@ -94,26 +123,12 @@ class JournaledBackend(InMemoryOrchestrationBackend):
         return super().StartInstance(request, context)
 
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
-        # An activity that outlives its workflow, which was cancelled, has nobody to report to; nor has one
-        # that outlives its history, whose numbers for tasks begin again.
+        # An activity that outlives its workflow, which was cancelled, has nobody to report to.
         with self._lock:
-            instance = self._instances.get(request.instanceId)
-            history_began = self._histories_began.get(request.instanceId, 0)
-        if self._frozen or instance is None or int(request.completionToken) < history_began:
+            ended = request.instanceId not in self._instances
+        if self._frozen or ended:
             return pb.CompleteTaskResponse()
         return super().CompleteActivityTask(request, context)
-
-    def _process_complete_orchestration_action(
-        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
-    ) -> None:
-        super()._process_complete_orchestration_action(instance, complete_action)
-        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-            # Each turn has a token, counted up, and the activities that it schedules bear it.
-            self._histories_began[instance.instance_id] = self._next_completion_token
-            ends = ("taskCompleted", "taskFailed")
-            instance.pending_events = [
-                event for event in instance.pending_events if event.WhichOneof("eventType") not in ends
-            ]
 
     def CompleteOrchestratorTask(self, request: pb.OrchestratorResponse, context: Any) -> pb.CompleteTaskResponse:
         if self._frozen:

@@ -94,9 +94,12 @@ class DurableFunctionsEngine:
         else:
             found = await _called(self._client().get_status_all())
         newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)[:limit]
-        # The list comes without the inputs, which tell what a workflow is about and whose it is.
-        states = await asyncio.gather(*(self.state(status.instance_id) for status in newest_first))
+        states = await asyncio.gather(*(self._listed(status) for status in newest_first))
         return [state for state in states if state is not None]
+
+    async def _listed(self, status: Any) -> WorkflowState | None:
+        # The input tells what a workflow is about and whose it is; a host may leave it out of the list.
+        return await self.state(status.instance_id) if status.input_ is None else _workflow_state(status)
 
 
 def orchestrate(context: Any) -> Generator[Any, Any, Document | None]:
