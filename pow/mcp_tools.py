@@ -1,6 +1,6 @@
 """The tools on the official MCP SDK: names, descriptions, schemas, and nothing else.
 
-What they do is in `pow.tools`, `pow.chain_tools` and `pow.identity`, which know nothing of MCP.
+What they do is in `pow.tools`, `pow.query_tools`, `pow.chain_tools` and `pow.identity`, which know nothing of MCP.
 `python -m pow.mcp_tools` prints what clients are told of them: see `pow.tool_specs`.
 """
 
@@ -39,6 +39,12 @@ _CHAIN_NAME = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
     Field(description="The chain's name: 1 to 64 letters, digits, dots, dashes and underscores."),
 ]
+
+
+def _count_to(most: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": 1, "maximum": most})
+
+
 _READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
@@ -81,12 +87,12 @@ def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
         context: Context[Any, Any],
         difficulty: Annotated[
             Any,
-            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_difficulty}),
+            _count_to(settings.max_difficulty),
             Field(description="Leading zero bits of each block's hash. One more doubles the expected time."),
         ] = settings.mining_difficulty,
         blocks: Annotated[
             Any,
-            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_blocks}),
+            _count_to(settings.max_blocks),
             Field(description="How many blocks to mine."),
         ] = settings.default_blocks,
         genesis: Annotated[
@@ -137,7 +143,7 @@ and when to ask again."""
     async def list_minings(
         limit: Annotated[
             Any,
-            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LISTED}),
+            _count_to(MAX_LISTED),
             Field(description="How many at most."),
         ] = DEFAULT_LISTED,
     ) -> Minings:
@@ -149,12 +155,12 @@ and when to ask again."""
     async def estimate_mining(
         difficulty: Annotated[
             Any,
-            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_difficulty}),
+            _count_to(settings.max_difficulty),
             Field(description="Leading zero bits of each block's hash."),
         ] = settings.mining_difficulty,
         blocks: Annotated[
             Any,
-            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": settings.max_blocks}),
+            _count_to(settings.max_blocks),
             Field(description="How many blocks."),
         ] = settings.default_blocks,
     ) -> Estimate:
