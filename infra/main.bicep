@@ -57,7 +57,7 @@ param maxDifficulty int
 @maxValue(1000)
 param maxBlocks int
 
-@description('Setting MiningFanOut: slices of one block in flight at once, each on an instance of its own.')
+@description('Setting MiningFanOut: how many instances share a block, each with a slice of it.')
 @minValue(1)
 @maxValue(64)
 param miningFanOut int

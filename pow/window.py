@@ -18,11 +18,11 @@ from pow.scanning import NONCE_STOP
 MAX_FAN_OUT = 64
 
 # A hit leaves the ranges above it searched for nothing, so each range is a small part of the block.
-_PARTS_PER_WORKER = 8
-# Handing a range out costs some 20 ms, of which this makes little.
+_PARTS_PER_WORKER = 16
+# Handing a range out costs some milliseconds of CPU, of which this makes little.
 _SHORTEST_SECONDS = 0.25
-# Before anything is known of the workers: some 0.1 s of a native kernel, some seconds of hashlib.
-_FIRST_NONCES = 1 << 22
+# Before anything is known of the workers: some 50 ms of a native kernel, some seconds of hashlib.
+_FIRST_NONCES = 1 << 21
 # A slice of fewer nonces says nothing about the rate.
 _TELLING_NONCES = 1 << 16
 # The weight of the newest slice in the running average of the rate.

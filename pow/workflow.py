@@ -7,13 +7,13 @@ all cores and is idempotent, so an engine may run it twice.
 
 A block that outlasts its slice comes back with the next nonce to try, and the orchestration calls
 again from there. So a crash loses one slice, a cancel takes effect within one, and progress shows.
-With a fan-out of more than one, several slices of a block are in flight, for as many workers.
+With a fan-out of more than one, as many workers search slices of the same block, and one more lies ready.
 """
 
 import time
 from collections.abc import Generator, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pow.chain import Block, Chain, check_difficulty, check_genesis
 from pow.errors import MiningStopped
@@ -69,8 +69,7 @@ class MiningJob:
     genesis: str
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a workflow is; `hashes` nonces were tried in `seconds` of mining, ended slices only.
 
     The first mined blocks follow from their `nonces`, of which a report has 256 at most.
@@ -156,7 +155,7 @@ def initial_state(
     Args:
         job: what is to be mined.
         slice_seconds: how long one activity mines at most.
-        fan_out: how many slices of a block are in flight at once.
+        fan_out: how many workers search slices of the same block at once.
         restart_lost_slices: whether the workflow itself starts a slice again that doesn't come back.
         owner: who started it; None where callers aren't known.
     """
@@ -192,7 +191,7 @@ def mine_chain_steps(state: Document, now: float) -> Generator[Step, Any, Docume
     """
     run = _Run({**_NOTHING_DONE, **state}, now)
     while True:
-        yield ReportProgress(asdict(run.progress()))
+        yield ReportProgress(run.progress()._asdict())
         if run.complete:
             return run.chain().to_dict()
         if run.history_is_long and not run.window.awaited:
@@ -209,7 +208,7 @@ def mine_chain_steps(state: Document, now: float) -> Generator[Step, Any, Docume
 
 @dataclass(slots=True)
 class _Flight:
-    """A slice that was started and hasn't ended, one of `width` at once; the how manieth start of its range."""
+    """A slice that was started and hasn't ended, for one of `width` workers; the how manieth start of its range."""
 
     index: int
     searched: NonceRange
@@ -264,8 +263,10 @@ class _Run:
     def slices_to_start(self) -> list[StartSlice]:
         """Those that fill the window up, unless the history is to end."""
         width, nonces = self._window_size()
+        # Who has ended its slice takes the spare one at once, while the orchestration's next turn makes another.
+        most = width if width == 1 else width + 1
         slices: list[StartSlice] = []
-        while len(self.window.awaited) < width and not self.history_is_long:
+        while len(self.window.awaited) < most and not self.history_is_long:
             searched = self.window.take(nonces)
             if searched is None:
                 break
@@ -320,7 +321,7 @@ class _Run:
         ]
 
     def _window_size(self) -> tuple[int, int]:
-        """How many slices at once, and how many nonces each."""
+        """How many workers search at once, and how many nonces each is handed."""
         if self._fan_out == 1:
             return 1, NONCE_STOP
         nonces = self._pace.range_nonces(self._job.difficulty, self._fan_out, self._input["slice_seconds"])

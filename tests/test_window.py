@@ -149,16 +149,16 @@ def test_any_workers_find_the_smallest_nonce(hits: list[int], fan_out: int, size
 
 
 def test_until_a_slice_has_ended_a_range_is_small() -> None:
-    assert Pace().range_nonces(40, 2, 10.0) == 1 << 22
+    assert Pace().range_nonces(40, 2, 10.0) == 1 << 21
 
 
 @pytest.mark.parametrize(
     ("difficulty", "fan_out", "nonces"),
     [
         (40, 2, 10_000_000),  # what a worker does in a slice's time
-        (26, 2, 2**26 // 16),  # a small part of the block
+        (26, 2, 2**26 // 32),  # a small part of the block
         (10, 2, 250_000),  # a quarter of a second's worth, however small the block
-        (26, 8, 2**26 // 64),
+        (26, 8, 2**26 // 128),
     ],
 )
 def test_a_range_is_sized_from_the_recorded_rate(difficulty: int, fan_out: int, nonces: int) -> None:

@@ -90,7 +90,8 @@ async def test_a_killed_worker_costs_the_slice_that_it_had(
     inputs, answers = await slices(client, workflow_id)
     starts = Counter(inputs)
     assert [count for count in starts.values() if count > 1] == [2], "not just one slice was started again"
-    assert len(answers) >= len(starts) - 1
+    # Nobody waits for the slice above the last hit, nor for the one that lies ready.
+    assert len(answers) >= len(starts) - 2
 
 
 @posix

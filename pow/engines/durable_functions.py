@@ -44,7 +44,7 @@ class DurableFunctionsEngine:
         Args:
             client: gives the DurableOrchestrationClient of the invocation that is being served.
             pool: where this instance of the app mines.
-            fan_out: how many slices of a block are in flight at once, for as many instances of the app.
+            fan_out: how many instances of the app search slices of the same block at once.
         """
         self._client = client
         self._pool = pool

@@ -96,7 +96,7 @@ class DurableTaskEngine:
             state_dir: the folder of the embedded engine's journal; None keeps it in memory.
             scheduler: where the Durable Task Scheduler is; None embeds the engine in this process.
             slice_seconds: how long one activity mines.
-            fan_out: how many slices of a block are in flight at once, for as many worker processes.
+            fan_out: how many worker processes search slices of the same block at once.
         """
         self.pool = pool
         self._state_dir = state_dir
