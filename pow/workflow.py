@@ -27,8 +27,9 @@ ORCHESTRATION = "mine_chain"
 ACTIVITY = "mine_block"
 
 # An engine replays a history from its beginning at every step, so a long one is cut off and continued
-# as new after so many slices.
-SLICES_PER_HISTORY = 100
+# as new after so many slices; those side by side have to end first, so that is worth more of them there.
+SLICES_PER_HISTORY = 25
+_SLICES_PER_SHARED_HISTORY = 100
 
 # A slice that isn't back after so many times what slices have taken lately, queueing included, was lost
 # with its worker; but a slice is never given up before the first number of seconds, nor, while nothing is
@@ -240,7 +241,7 @@ class _Run:
 
     @property
     def history_is_long(self) -> bool:
-        return self._started >= SLICES_PER_HISTORY
+        return self._started >= (SLICES_PER_HISTORY if self._fan_out == 1 else _SLICES_PER_SHARED_HISTORY)
 
     def chain(self) -> Chain:
         return Chain(self._job.genesis, self._job.difficulty, tuple(self._mined))

@@ -58,7 +58,7 @@ async def test_slices_side_by_side_and_those_that_outlive_their_history_give_the
     genesis_chain: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Histories so short that slices above a hit answer in the next one, whose tasks bear the same numbers.
-    monkeypatch.setattr("pow.workflow.SLICES_PER_HISTORY", 4)
+    monkeypatch.setattr("pow.workflow._SLICES_PER_SHARED_HISTORY", 4)
     monkeypatch.setattr("pow.window._FIRST_NONCES", 1 << 16)
     monkeypatch.setattr("pow.window._SHORTEST_SECONDS", 0.001)
     async with DurableTaskEngine(MinerPool(), fan_out=3) as engine:

@@ -23,6 +23,7 @@ from pow.engine import EngineStatus, WorkflowState
 from pow.engines.backend import JournaledBackend
 from pow.engines.driver import SCHEDULER_SLICE_SECONDS, drive
 from pow.engines.journal import FILE_NAME, Journal
+from pow.engines.journaled_slice import mine_journaled_slice
 from pow.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
 from pow.errors import EngineError, PowError
 from pow.pool import MinerPool
@@ -37,7 +38,7 @@ from pow.workflow import (
     mine_slice,
 )
 
-# A slice is what a crash repeats; here it costs next to nothing to hand one out.
+# How often progress shows while few workflows are running.
 EMBEDDED_SLICE_SECONDS = 1.0
 
 # An activity only waits for the pool, so an embedded worker takes many; one on the scheduler takes
@@ -273,16 +274,7 @@ class DurableTaskEngine:
             workflow_id = context.orchestration_id
             if self._journal is None:
                 return mine_slice(self.pool, request, owner=workflow_id)
-            if self._journal.is_finished(workflow_id):  # cancelled while this waited for its turn
-                return {"found": False, "next_nonce": request["start"], "seconds": 0.0}
-            known = self._journal.recorded_slice(workflow_id, request)
-            if known is not None:
-                return known
-            answer = mine_slice(self.pool, request, owner=workflow_id)
-            # A slice that was stopped before it tried anything isn't one: it is to be mined again.
-            if answer["next_nonce"] > request["start"]:
-                self._journal.record_slice(workflow_id, request, answer)
-            return answer
+            return mine_journaled_slice(self.pool, self._journal, workflow_id, request)
 
         assert mine_block.__name__ == ACTIVITY
         return mine_block
