@@ -11,16 +11,15 @@ from typing import Any
 
 from pow.engines.durable_functions import DurableFunctionsEngine
 from pow.errors import PowError
-from pow.identity import Identities
+from pow.identity import Identities, current_caller_id
 from pow.pool import MinerPool
 from pow.settings import Settings
 
 # The host's prefix for HTTP triggers, and the trigger's route.
 GATEWAY_PATH = "/api/mcp"
 
-# Each request brings a client and a caller of its own; the server, of which there is one, finds them here.
+# Each request brings a client of its own; the server, of which there is one, finds it here.
 _client: ContextVar[Any] = ContextVar("durable_client")
-_caller: ContextVar[str | None] = ContextVar("caller", default=None)
 
 
 class Gateway:
@@ -62,7 +61,7 @@ class Gateway:
                 self._middleware = await self._start()
         # Each invocation has a context of its own, so there is nothing to set back.
         _client.set(client)
-        _caller.set(self._identities.caller_id(request.headers))
+        self._identities.enter(request.headers)
         return await self._middleware.handle_async(request)
 
     async def _start(self) -> Any:
@@ -77,7 +76,7 @@ class Gateway:
         from pow.tools import MiningTools
 
         engine = DurableFunctionsEngine(_client.get, self._pool, self._settings.mining_fan_out)
-        mining = MiningTools(engine, self._settings, lambda: self._pool.rate, _caller.get)
+        mining = MiningTools(engine, self._settings, lambda: self._pool.rate, current_caller_id)
         chains = ChainTools(mining, BlobChains(self._environment))
         tools = Tools(mining, QueryTools(mining), chains, self._identities)
         server = mcp_server(tools, self._settings)

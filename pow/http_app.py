@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pow import __version__
+from pow.identity import Identities
 
 if TYPE_CHECKING:  # it would bring gRPC, which the gateway does without
     from pow.engines.durable_task import DurableTaskEngine
@@ -25,6 +28,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 def http_app(
     server: MCPServer[Any],
     engine: "DurableTaskEngine",
+    identities: Identities,
     allowed_hosts: Sequence[str] = (),
     routes: Sequence[Route] = (),
 ) -> Starlette:
@@ -33,6 +37,7 @@ def http_app(
     Args:
         server: what `mcp_server` made.
         engine: what /healthz tells of; start it before the app takes requests.
+        identities: who callers are.
         allowed_hosts: names, beside this machine's own, that clients may know the server by.
         routes: what else it serves.
     """
@@ -44,7 +49,21 @@ def http_app(
     app = mcp_app(server, MCP_PATH, allowed_hosts, json_response=False)
     endpoint = next(route.endpoint for route in app.routes if isinstance(route, Route) and route.path == MCP_PATH)
     app.router.routes += [Route(FUNCTIONS_MCP_PATH, endpoint=endpoint), Route("/healthz", endpoint=healthz), *routes]
+    app.add_middleware(_EnterCaller, identities)
     return app
+
+
+class _EnterCaller:
+    """ASGI middleware that lets the tools know who calls."""
+
+    def __init__(self, app: ASGIApp, identities: Identities) -> None:
+        self._app = app
+        self._identities = identities
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._identities.enter(Headers(scope=scope))
+        await self._app(scope, receive, send)
 
 
 def health(engine: "DurableTaskEngine") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
@@ -32,6 +33,9 @@ _NAME_CLAIMS = ("name", "preferred_username", f"{_CLAIMS}/name", f"{_CLAIMS}/upn
 _MAIL_CLAIMS = (f"{_CLAIMS}/emailaddress", "email")
 
 _LONGEST_TEXT = 256
+
+# Servers have one set of tools for all requests; each request is served in a context of its own.
+_caller_id: ContextVar[str | None] = ContextVar("caller_id", default=None)
 
 
 class Caller(NamedTuple):
@@ -71,6 +75,15 @@ class Identities:
         """
         self._on_behalf_of = on_behalf_of
         self._environment = environment
+
+    @property
+    def tell_callers_apart(self) -> bool:
+        """Whether the platform authenticates."""
+        return _authenticates(self._environment)
+
+    def enter(self, headers: Mapping[str, str]) -> None:
+        """Let `current_caller_id` be that of the request with these headers, from here on in this context."""
+        _caller_id.set(self.caller_id(headers))
 
     def caller_id(self, headers: Mapping[str, str]) -> str | None:
         """What tells the caller from all others; None when nobody is signed in."""
@@ -117,6 +130,11 @@ class Identities:
         result["message"] += f" But there is no profile. {error} {advice}"
 
 
+def current_caller_id() -> str | None:
+    """What tells the caller of the request being served from all others; None when nobody is signed in."""
+    return _caller_id.get()
+
+
 def caller_from_headers(headers: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Caller | None:
     """The caller, as the platform authenticated them; None when nobody is signed in.
 
@@ -140,7 +158,7 @@ def _caller(headers: Mapping[str, str], environment: Mapping[str, str]) -> Calle
     Raises:
         _NobodySignedIn: there is none; says why, and what to do.
     """
-    if environment.get(_ENABLED, "").strip().lower() != "true":
+    if not _authenticates(environment):
         raise _NobodySignedIn(
             "there is no authentication in front of this server, so it can't tell who calls. "
             "In Azure, turn on the app's authentication (Entra)."
@@ -188,6 +206,10 @@ def _caller_of_bearer(headers: Mapping[str, str], environment: Mapping[str, str]
         tenant=tenant,
     )
     return caller if caller.id or caller.name else None
+
+
+def _authenticates(environment: Mapping[str, str]) -> bool:
+    return environment.get(_ENABLED, "").strip().lower() == "true"
 
 
 def _lets_everybody_through(environment: Mapping[str, str]) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -55,12 +54,6 @@ class Tools(NamedTuple):
     queries: QueryTools
     chains: ChainTools
     identities: Identities
-
-
-def authenticated_caller() -> str | None:
-    """Whose token the request being served came with; None on a server without authentication."""
-    token = get_access_token()
-    return None if token is None else token.subject or token.client_id
 
 
 def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:

@@ -25,8 +25,8 @@ from pow.engines.durable_task import DurableTaskEngine
 from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError
 from pow.http_app import MCP_PATH, http_app
-from pow.identity import Identities
-from pow.mcp_tools import Tools, authenticated_caller, mcp_server
+from pow.identity import Identities, current_caller_id
+from pow.mcp_tools import Tools, mcp_server
 from pow.on_behalf_of import OnBehalfOf
 from pow.pool import MinerPool
 from pow.query_tools import QueryTools
@@ -63,11 +63,16 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
     chains = _chain_store(options.state_dir)
     with listener:
         async with engine:
-            mining = MiningTools(engine, settings, lambda: pool.rate, authenticated_caller)
+            mining = MiningTools(engine, settings, lambda: pool.rate, current_caller_id)
             identities = Identities(OnBehalfOf.from_settings(settings))
             tools = Tools(mining, QueryTools(mining), ChainTools(mining, chains), identities)
-            dashboard = dashboard_routes(engine, mining, settings, options.allowed_hosts)
-            app = http_app(mcp_server(tools, settings), engine, options.allowed_hosts, dashboard)
+            # It shows everybody's workflows, and lets anybody cancel them.
+            dashboard = (
+                ()
+                if identities.tell_callers_apart
+                else dashboard_routes(engine, mining, settings, options.allowed_hosts)
+            )
+            app = http_app(mcp_server(tools, settings), engine, identities, options.allowed_hosts, dashboard)
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
             await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])
 

@@ -205,8 +205,8 @@ class MiningTools:
         return self._settings.max_difficulty
 
     def may_see(self, state: WorkflowState) -> bool:
-        """Whether a workflow is the caller's, or nobody's in particular."""
-        return state.owner is None or state.owner == self._caller()
+        """Whether a workflow is the caller's; where nobody is signed in, whether it is nobody's."""
+        return state.owner == self._caller()
 
     async def get_mining_result(self, workflow_id: object) -> MiningResult:
         """The state of a workflow; an id that is unknown or no id at all is `not_found`.

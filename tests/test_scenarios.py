@@ -91,9 +91,10 @@ async def test_slices_side_by_side_mine_the_same_chain(hasty: Host, genesis_chai
     assert (result["status"], result["chain"]) == ("completed", genesis_chain[24])
     if isinstance(hasty, OnFunctions):
         events = hasty.instance(started["workflow_id"])["history"]
-        # Between two turns of the orchestration, which begin with event 12, three slices (4) are scheduled at most.
+        # Between two turns of the orchestration, which begin with event 12, four slices (4) are scheduled at most:
+        # one for each of three workers, and one that lies ready.
         turns = "".join({4: "s", 12: "|"}.get(event["EventType"], "") for event in events).split("|")
-        assert max(len(turn) for turn in turns) == 3
+        assert max(len(turn) for turn in turns) == 4
 
 
 async def test_a_workflow_that_goes_wrong_is_failed_with_its_error(host: Host) -> None:
@@ -240,12 +241,12 @@ async def test_a_missing_argument_is_refused_by_its_name(host: Host) -> None:
 
 
 async def test_a_long_history_is_continued_as_new(host: Host) -> None:
-    # A slice for each block, and a hundred slices to a history.
+    # A slice for each block, and 25 slices to a history.
     result = await host.call("start_mining", difficulty=1, blocks=150)
     assert result["status"] == "completed"
     assert len(result["chain"]["blocks"]) == 150
     if isinstance(host, OnFunctions):
-        assert host.instance(result["workflow_id"])["executions"] == 2
+        assert host.instance(result["workflow_id"])["executions"] == 6
 
 
 async def test_a_slice_that_is_lost_and_delivered_again_changes_nothing(
@@ -342,8 +343,6 @@ async def test_the_platform_s_authentication_tells_who_calls(host_name: str, sto
 
 
 async def test_callers_do_not_see_each_other_s_workflows(host_name: str, storage: Azurite, tmp_path: Path) -> None:
-    if host_name == "self-hosted":
-        pytest.skip("the self-hosted server has no authentication of its own")
     settings = {"WEBSITE_AUTH_ENABLED": "True", "WaitBudgetSeconds": "0"}
     ada, bob = ({"X-MS-CLIENT-PRINCIPAL-ID": name, "X-MS-CLIENT-PRINCIPAL-NAME": name} for name in ("ada", "bob"))
     with HOSTS[host_name](tmp_path, storage.connection_string, **settings) as host:
