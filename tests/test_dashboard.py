@@ -86,6 +86,12 @@ def test_the_page_may_run_its_own_script_only_and_be_framed_by_nobody(server: Se
         assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", policy[kind])
 
 
+def test_where_callers_are_known_nobody_sees_everybody_s_workflows() -> None:
+    with ServerProcess(WEBSITE_AUTH_ENABLED="true") as server:
+        pages = ("/", "/dashboard/events", "/dashboard/result/1", "/metrics", "/healthz")
+        assert [ask(server, page).status for page in pages] == [404, 404, 404, 404, 200]
+
+
 def test_a_chain_is_started_followed_and_verified(
     server: ServerProcess, genesis_chain: dict[int, dict[str, Any]]
 ) -> None:
