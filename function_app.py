@@ -6,7 +6,7 @@ cores. To use this for long work of your own, replace the activity and what it c
 """
 
 import logging
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import azure.durable_functions as df
@@ -15,10 +15,11 @@ import azure.functions as func
 from pow import __version__
 from pow.chain_store import CHAINS
 from pow.chain_tools import ChainTools
-from pow.engines.durable_functions import DurableFunctionsEngine, mine, orchestrate
-from pow.functions_mcp import BoundChain, Call, answer, tool_trigger
+from pow.engines.durable_functions import DurableFunctionsEngine, enter_invocation, mine, orchestrate
+from pow.functions_mcp import BoundChain, Call, answer, mining_app_trigger, tool_trigger
 from pow.gateway import Gateway
-from pow.identity import Identities
+from pow.identity import Identities, current_caller_id
+from pow.mining_app import mining_app_html
 from pow.on_behalf_of import OnBehalfOf
 from pow.pool import MinerPool
 from pow.query_tools import QueryTools
@@ -30,7 +31,11 @@ app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 settings = Settings.from_environment()
 pool = MinerPool(settings.mining_threads)
 identities = Identities(OnBehalfOf.from_settings(settings))
-gateway = Gateway(settings, pool, identities)
+mining = MiningTools(
+    DurableFunctionsEngine(pool, settings.mining_fan_out), settings, lambda: pool.rate, current_caller_id
+)
+queries = QueryTools(mining)
+gateway = Gateway(settings, mining, queries, identities)
 
 STORAGE = "AzureWebJobsStorage"
 CHAIN_BLOB = f"{CHAINS}/{{mcptoolargs.name}}.json"
@@ -45,10 +50,11 @@ logging.getLogger("pow").log(
 )
 
 
-def mining(call: str, client: df.DurableOrchestrationClient) -> MiningTools:
-    """What the mining tools do, by way of an invocation's client and for its caller."""
-    engine = DurableFunctionsEngine(lambda: client, pool, settings.mining_fan_out)
-    return MiningTools(engine, settings, lambda: pool.rate, lambda: identities.caller_id(Call.from_json(call).headers))
+async def serve(call: str, client: df.DurableOrchestrationClient, tool: Callable[..., Awaitable[Any]]) -> str:
+    """A tool's answer to a call, by way of its invocation's client and for its caller."""
+    enter_invocation(client)
+    identities.enter(Call.from_json(call).headers)
+    return await answer(call, tool)
 
 
 # --- The MCP tools
@@ -57,37 +63,37 @@ def mining(call: str, client: df.DurableOrchestrationClient) -> MiningTools:
 @app.mcp_tool_trigger(**tool_trigger("start_mining", settings))
 @app.durable_client_input(client_name="client")
 async def start_mining(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(call, client).start_mining)
+    return await serve(call, client, mining.start_mining)
 
 
 @app.mcp_tool_trigger(**tool_trigger("get_mining_result", settings))
 @app.durable_client_input(client_name="client")
 async def get_mining_result(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(call, client).get_mining_result)
+    return await serve(call, client, mining.get_mining_result)
 
 
 @app.mcp_tool_trigger(**tool_trigger("cancel_mining", settings))
 @app.durable_client_input(client_name="client")
 async def cancel_mining(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, mining(call, client).cancel_mining)
+    return await serve(call, client, mining.cancel_mining)
 
 
 @app.mcp_tool_trigger(**tool_trigger("list_minings", settings))
 @app.durable_client_input(client_name="client")
 async def list_minings(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, QueryTools(mining(call, client)).list_minings)
+    return await serve(call, client, queries.list_minings)
 
 
 @app.mcp_tool_trigger(**tool_trigger("estimate_mining", settings))
 @app.durable_client_input(client_name="client")
 async def estimate_mining(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, QueryTools(mining(call, client)).estimate_mining)
+    return await serve(call, client, queries.estimate_mining)
 
 
 @app.mcp_tool_trigger(**tool_trigger("verify_chain", settings))
 @app.durable_client_input(client_name="client")
 async def verify_chain(call: str, client: df.DurableOrchestrationClient) -> str:
-    return await answer(call, QueryTools(mining(call, client)).verify_chain)
+    return await serve(call, client, queries.verify_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("save_chain", settings))
@@ -97,14 +103,14 @@ async def verify_chain(call: str, client: df.DurableOrchestrationClient) -> str:
 async def save_chain(
     call: str, client: df.DurableOrchestrationClient, existing: func.InputStream, saved: func.Out[str]
 ) -> str:
-    return await answer(call, ChainTools(mining(call, client), BoundChain(existing, saved)).save_chain)
+    return await serve(call, client, ChainTools(mining, BoundChain(existing, saved)).save_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("get_chain", settings))
 @app.durable_client_input(client_name="client")
 @app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
 async def get_chain(call: str, client: df.DurableOrchestrationClient, existing: func.InputStream) -> str:
-    return await answer(call, ChainTools(mining(call, client), BoundChain(existing)).get_chain)
+    return await serve(call, client, ChainTools(mining, BoundChain(existing)).get_chain)
 
 
 @app.mcp_tool_trigger(**tool_trigger("whoami", settings))
@@ -126,6 +132,11 @@ async def whoami(call: str) -> str:
 def mine_demo_chain(call: func.PromptInvocationContext) -> str:
     difficulty = call.arguments.get("difficulty") or settings.mining_difficulty
     return DEMO_PROMPT.format(blocks=settings.default_blocks, difficulty=difficulty)
+
+
+@app.mcp_resource_trigger(**mining_app_trigger())
+def mining_app(call: str) -> str:
+    return mining_app_html()
 
 
 # --- The durable workflow

@@ -9,6 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from pow.errors import PowError
+from pow.mining_app import (
+    MINING_APP_DESCRIPTION,
+    MINING_APP_MIME_TYPE,
+    MINING_APP_NAME,
+    MINING_APP_PAGE_META,
+    MINING_APP_TITLE,
+    MINING_APP_URI,
+)
 from pow.settings import Settings
 from pow.tool_specs import argument_fault, tool_specs
 
@@ -46,6 +54,21 @@ def tool_trigger(name: str, settings: Settings) -> dict[str, Any]:
         "outputSchema": json.dumps(spec.output_schema),
         # … and returns what `answer` makes, structured content included.
         "use_result_schema": True,
+        # … and which page shows it.
+        **({"metadata": json.dumps(spec.meta)} if spec.meta else {}),
+    }
+
+
+def mining_app_trigger() -> dict[str, Any]:
+    """The arguments of `mcp_resource_trigger` for the page that shows a chain as it is mined."""
+    return {
+        "arg_name": "call",
+        "uri": MINING_APP_URI,
+        "resource_name": MINING_APP_NAME,
+        "title": MINING_APP_TITLE,
+        "description": MINING_APP_DESCRIPTION,
+        "mime_type": MINING_APP_MIME_TYPE,
+        "metadata": json.dumps(MINING_APP_PAGE_META),
     }
 
 

@@ -6,20 +6,17 @@ It is the app that `pow-mcp serve` uses, on Durable Functions' client instead of
 import asyncio
 import os
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
-from pow.engines.durable_functions import DurableFunctionsEngine
+from pow.engines.durable_functions import enter_invocation
 from pow.errors import PowError
-from pow.identity import Identities, current_caller_id
-from pow.pool import MinerPool
+from pow.identity import Identities
+from pow.query_tools import QueryTools
 from pow.settings import Settings
+from pow.tools import MiningTools
 
 # The host's prefix for HTTP triggers, and the trigger's route.
 GATEWAY_PATH = "/api/mcp"
-
-# Each request brings a client of its own; the server, of which there is one, finds it here.
-_client: ContextVar[Any] = ContextVar("durable_client")
 
 
 class Gateway:
@@ -28,20 +25,22 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        pool: MinerPool,
+        mining: MiningTools,
+        queries: QueryTools,
         identities: Identities,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """
         Args:
             settings: defaults, limits, and the budget of a wait.
-            pool: where this instance of the app mines.
+            mining, queries: what the tools do, by `enter_invocation`'s client and for `Identities.enter`'s caller.
             identities: who callers are.
             environment: where the platform says what the app's host name and its storage are.
         """
         self._environment = environment
         self._settings = settings
-        self._pool = pool
+        self._mining = mining
+        self._queries = queries
         self._identities = identities
         self._starting = asyncio.Lock()
         self._middleware: Any = None
@@ -59,8 +58,7 @@ class Gateway:
         async with self._starting:
             if self._middleware is None:
                 self._middleware = await self._start()
-        # Each invocation has a context of its own, so there is nothing to set back.
-        _client.set(client)
+        enter_invocation(client)
         self._identities.enter(request.headers)
         return await self._middleware.handle_async(request)
 
@@ -72,14 +70,10 @@ class Gateway:
         from pow.chain_tools import ChainTools
         from pow.http_app import mcp_app
         from pow.mcp_tools import Tools, mcp_server
-        from pow.query_tools import QueryTools
-        from pow.tools import MiningTools
 
-        engine = DurableFunctionsEngine(_client.get, self._pool, self._settings.mining_fan_out)
-        mining = MiningTools(engine, self._settings, lambda: self._pool.rate, current_caller_id)
-        chains = ChainTools(mining, BlobChains(self._environment))
-        tools = Tools(mining, QueryTools(mining), chains, self._identities)
-        server = mcp_server(tools, self._settings)
+        chains = ChainTools(self._mining, BlobChains(self._environment))
+        tools = Tools(self._mining, self._queries, chains, self._identities)
+        server = mcp_server(tools, self._settings, streams=False)
         hosts = [name for name in (self._environment.get("WEBSITE_HOSTNAME"),) if name]
         middleware: Any = AsgiMiddleware(  # type: ignore[no-untyped-call]
             mcp_app(server, GATEWAY_PATH, hosts, json_response=True)

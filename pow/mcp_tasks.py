@@ -27,6 +27,7 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
+    METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     CallToolRequestParams,
     CallToolResult,
@@ -306,6 +307,13 @@ def _declared(ctx: ServerRequestContext[Any, Any]) -> bool:
     capabilities = ctx.session.client_capabilities
     extensions = (capabilities.extensions if capabilities is not None else None) or {}
     return ctx.protocol_version in _REVISIONS and TASKS in extensions
+
+
+async def refuse_listening(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """In place of `serve_listening` on hosts that can't stream, where a listener would wait for nothing."""
+    if ctx.method == _LISTEN:
+        raise MCPError(METHOD_NOT_FOUND, f"this endpoint can't stream, so {_LISTEN} isn't served: poll with tasks/get")
+    return await call_next(ctx)
 
 
 def _refuse_undeclared() -> NoReturn:

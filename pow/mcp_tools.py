@@ -21,6 +21,7 @@ from pow.chain import DEFAULT_GENESIS, MAX_GENESIS_BYTES
 from pow.chain_tools import ChainTools, NamedChain, SavedChain
 from pow.errors import PowError
 from pow.identity import Identities, IdentityResult
+from pow.mcp_tasks import refuse_listening
 from pow.mining_app import MINING_APP_META, mining_app
 from pow.mining_tasks import mining_tasks
 from pow.query_tools import DEFAULT_LISTED, MAX_LISTED, ChainVerdict, Estimate, Minings, QueryTools
@@ -56,8 +57,14 @@ class Tools(NamedTuple):
     identities: Identities
 
 
-def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
-    """The MCP server with the tools and the prompt."""
+def mcp_server(tools: Tools, settings: Settings, *, streams: bool = True) -> MCPServer[Any]:
+    """The MCP server with the tools and the prompt.
+
+    Args:
+        tools: what they do.
+        settings: defaults and limits, for the schemas.
+        streams: whether the host lets an answer be a stream; nobody can listen for news otherwise.
+    """
     tasks = mining_tasks(tools.mining)
     server: MCPServer[Any] = MCPServer(
         "pow-mcp",
@@ -66,7 +73,7 @@ def mcp_server(tools: Tools, settings: Settings) -> MCPServer[Any]:
         instructions=INSTRUCTIONS,
         log_level="WARNING",
         extensions=[mining_app(), tasks],
-        middleware=[tasks.serve_listening],
+        middleware=[tasks.serve_listening if streams else refuse_listening],
     )
 
     @server.tool(

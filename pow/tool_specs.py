@@ -13,12 +13,13 @@ from pow.settings import Settings
 
 
 class ToolSpec(NamedTuple):
-    """A tool's name, what it says of itself, and the JSON schemas of its arguments and its result."""
+    """A tool's name, what it says of itself, the JSON schemas of its arguments and its result, and its `_meta`."""
 
     name: str
     description: str
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
+    meta: dict[str, Any] | None
 
 
 @cache
@@ -26,7 +27,9 @@ def tool_specs(settings: Settings) -> dict[str, ToolSpec]:
     """The tools by name, with the limits and defaults of the settings."""
     listed = json.loads(files("pow").joinpath("tool_specs.json").read_text("utf-8"))
     specs = {
-        tool["name"]: ToolSpec(tool["name"], tool["description"], tool["inputSchema"], tool["outputSchema"])
+        tool["name"]: ToolSpec(
+            tool["name"], tool["description"], tool["inputSchema"], tool["outputSchema"], tool.get("_meta")
+        )
         for tool in listed
     }
     for name in ("start_mining", "estimate_mining"):

@@ -31,6 +31,11 @@ class Host(ABC):
     def client(self, mode: str = "auto", **headers: str) -> Client:
         """A real MCP client of it."""
 
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where it serves MCP."""
+
     @abstractmethod
     async def failing_workflow(self) -> str:
         """The id of a workflow that must fail."""
@@ -78,7 +83,11 @@ class SelfHosted(Host):
         self._server = ServerProcess(state_dir=state_dir, **self._settings)
 
     def client(self, mode: str = "auto", **headers: str) -> Client:
-        return Client(transport(f"{self._server.url}/mcp", headers), mode=mode, read_timeout_seconds=HANG_SECONDS)
+        return Client(transport(self.url, headers), mode=mode, read_timeout_seconds=HANG_SECONDS)
+
+    @property
+    def url(self) -> str:
+        return f"{self._server.url}/mcp"
 
     async def failing_workflow(self) -> str:
         return self._failing
@@ -107,6 +116,10 @@ class OnFunctions(Host):
 
     def client(self, mode: str = "auto", **headers: str) -> Client:
         return self._process.client(mode, self.path, headers=headers)
+
+    @property
+    def url(self) -> str:
+        return f"{self._process.url}{self.path}"
 
     async def failing_workflow(self) -> str:
         workflow_id = str(uuid.uuid4())

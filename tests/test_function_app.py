@@ -51,6 +51,18 @@ PROMPT_PROPERTIES: dict[str, type] = {
     "useResultSchema": bool,
 }
 
+RESOURCE_PROPERTIES: dict[str, type] = {
+    "uri": str,
+    "resourceName": str,
+    "title": str,
+    "description": str,
+    "mimeType": str,
+    "size": int,
+    "metadata": str,
+    "icons": str,
+    "useResultSchema": bool,
+}
+
 CLIENT = {"type": "durableClient", "direction": "IN", "name": "client"}
 CHAIN = {"type": "blob", "path": "chains/{mcptoolargs.name}.json", "connection": "AzureWebJobsStorage"}
 EXISTING = {**CHAIN, "direction": "IN", "name": "existing"}
@@ -67,6 +79,7 @@ PLAIN: Bindings = {
     "get_chain": [EXISTING, CLIENT],
     "whoami": [],
     "mine_demo_chain": [],
+    "mining_app": [],
     "mine_chain": [{"type": "orchestrationTrigger", "direction": "IN", "name": "context"}],
     "mine_block": [{"type": "activityTrigger", "direction": "IN", "name": "request"}],
     "mcp_gateway": [
@@ -120,7 +133,11 @@ def test_the_app_has_these_functions_with_these_bindings_and_no_others(declared:
     }
 
     assert beside_extension == PLAIN
-    assert {name for name, bindings in declared.items() if of_extension(bindings)} == {*TOOLS, "mine_demo_chain"}
+    assert {name for name, bindings in declared.items() if of_extension(bindings)} == {
+        *TOOLS,
+        "mine_demo_chain",
+        "mining_app",
+    }
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -128,7 +145,8 @@ def test_a_tool_is_declared_in_the_extensions_terms(copied: Bindings, tool: str)
     declared = trigger(copied, tool, "mcpToolTrigger", TOOL_PROPERTIES)
 
     # toolProperties would be another description of the arguments, which the extension passes over with these flags.
-    assert declared.keys() == TOOL_PROPERTIES.keys() - {"toolProperties", "metadata"}
+    metadata = {"metadata"} if tool in ("start_mining", "get_mining_result") else set()
+    assert declared.keys() == TOOL_PROPERTIES.keys() - {"toolProperties", "metadata"} | metadata
     assert declared["toolName"] == tool
     assert declared["description"] == tool_specs(Settings())[tool].description
     assert (declared["useWorkerInputSchema"], declared["useResultSchema"]) == (True, True)
@@ -154,6 +172,17 @@ def test_the_prompt_is_declared_in_the_extensions_terms(copied: Bindings) -> Non
     (argument,) = json.loads(declared["promptArguments"])
     assert argument.keys() == {"name", "description", "required"}
     assert (argument["name"], argument["required"]) == ("difficulty", False)
+
+
+def test_the_page_of_the_mining_tools_is_a_resource_in_the_extensions_terms(copied: Bindings) -> None:
+    page = trigger(copied, "mining_app", "mcpResourceTrigger", RESOURCE_PROPERTIES)
+    tools = [trigger(copied, name, "mcpToolTrigger", TOOL_PROPERTIES) for name in ("start_mining", "get_mining_result")]
+
+    assert page.keys() == RESOURCE_PROPERTIES.keys() - {"size", "icons", "useResultSchema"}
+    # Hosts show no page of another type.
+    assert page["mimeType"] == "text/html;profile=mcp-app"
+    assert [json.loads(tool["metadata"])["ui"]["resourceUri"] for tool in tools] == [page["uri"]] * 2
+    assert json.loads(page["metadata"])["ui"]["csp"]["connectDomains"] == []
 
 
 # Its source

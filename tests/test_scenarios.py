@@ -1,5 +1,6 @@
 """What agents go through, by a real MCP client: the same on every host."""
 
+import asyncio
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 import pytest
 from azurite import Azurite
 from functions_process import start_azurite
-from hosts import HOSTS, Host, OnFunctions
+from hosts import HOSTS, ByGateway, Host, OnFunctions
 from mcp import MCPError
+from mcp_types import TextResourceContents
+from raw_caller import RawCaller
 
 from pow import __version__
+from pow.mining_app import MINING_APP_NAME, MINING_APP_PAGE_META, MINING_APP_TITLE, mining_app_html
 from pow.scanning import native_missing
 from pow.settings import Settings
 from pow.tool_specs import tool_specs
@@ -71,6 +75,20 @@ async def test_the_tools_are_the_same_everywhere(host: Host) -> None:
         assert listed[name].output_schema == spec.output_schema
 
 
+async def test_the_mining_tools_have_a_page_which_is_the_same_everywhere(host: Host) -> None:
+    async with host.client() as client:
+        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+        (resource,) = (await client.list_resources()).resources
+        (content,) = (await client.read_resource(resource.uri)).contents
+    assert {name for name, tool in listed.items() if tool.meta} == {"start_mining", "get_mining_result"}
+    assert listed["start_mining"].meta == listed["get_mining_result"].meta == {"ui": {"resourceUri": resource.uri}}
+    assert (resource.name, resource.title, resource.meta) == (MINING_APP_NAME, MINING_APP_TITLE, MINING_APP_PAGE_META)
+    assert content.mime_type == resource.mime_type == "text/html;profile=mcp-app"
+    assert content.meta == MINING_APP_PAGE_META
+    assert isinstance(content, TextResourceContents)
+    assert content.text == mining_app_html()
+
+
 async def test_quick_work_comes_back_inline(host: Host, genesis_chain: dict[int, dict[str, Any]]) -> None:
     result = await host.call("start_mining", difficulty=16)
     assert (result["status"], result["chain"]) == ("completed", genesis_chain[16])
@@ -113,6 +131,30 @@ async def test_a_cancelled_workflow_is_failed_as_terminated(hasty: Host) -> None
     assert (cancelled["status"], cancelled["reason"]) == ("failed", "terminated")
     assert await hasty.call("get_mining_result", workflow_id=started["workflow_id"]) == cancelled
     assert await hasty.call("cancel_mining", workflow_id=started["workflow_id"]) == cancelled
+
+
+async def test_a_task_is_polled_and_cancelled(hasty: Host) -> None:
+    if type(hasty) is OnFunctions:
+        pytest.skip("the MCP extension knows nothing of tasks")
+    caller = RawCaller(hasty.url)
+    task = await asyncio.to_thread(caller.call, "start_mining", difficulty=ENDLESS)
+    assert (task["resultType"], task["status"]) == ("task", "working")
+    assert (await asyncio.to_thread(caller.get, task["taskId"]))["status"] == "working"
+    await asyncio.to_thread(caller.result, "tasks/cancel", taskId=task["taskId"])
+    assert (await hasty.poll(task["taskId"]))["reason"] == "terminated"
+    assert (await asyncio.to_thread(caller.get, task["taskId"]))["status"] == "cancelled"
+
+
+async def test_a_host_that_can_not_stream_refuses_listeners(host: Host) -> None:
+    if not isinstance(host, ByGateway):
+        pytest.skip("only the gateway answers with whole documents, and serves tasks")
+    kinds: list[dict[str, Any]] = [{"taskIds": []}, {"toolsListChanged": True}]
+    for wanted in kinds:
+        status, answer = await asyncio.to_thread(
+            RawCaller(host.url).request, "subscriptions/listen", notifications=wanted
+        )
+        assert (status, answer["error"]["code"]) == (404, -32601)
+        assert "poll with tasks/get" in answer["error"]["message"]
 
 
 async def test_a_completed_workflow_can_not_be_cancelled_any_more(host: Host) -> None:

@@ -6,7 +6,8 @@ function_app.py has imported.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -34,19 +35,27 @@ _ENDED: dict[str, EngineStatus] = {
 T = TypeVar("T")
 
 
+# Each invocation brings a client of its own, and is served in a context of its own; the engine, of which there is
+# one, finds it there.
+_client: ContextVar[Any] = ContextVar("durable_client")
+
+
+def enter_invocation(client: Any) -> None:
+    """Let the engine use an invocation's DurableOrchestrationClient from here on in this context."""
+    _client.set(client)
+
+
 class DurableFunctionsEngine:
-    """Runs mining workflows on Durable Functions."""
+    """Runs mining workflows on Durable Functions, by the client of the invocation being served."""
 
     closing = False  # the host ends its functions itself
 
-    def __init__(self, client: Callable[[], Any], pool: MinerPool, fan_out: int = 1) -> None:
+    def __init__(self, pool: MinerPool, fan_out: int = 1) -> None:
         """
         Args:
-            client: gives the DurableOrchestrationClient of the invocation that is being served.
             pool: where this instance of the app mines.
             fan_out: how many instances of the app search slices of the same block at once.
         """
-        self._client = client
         self._pool = pool
         self._fan_out = fan_out
 
@@ -58,10 +67,10 @@ class DurableFunctionsEngine:
             restart_lost_slices=self._fan_out > 1,
             owner=owner,
         )
-        await _called(self._client().start_new(ORCHESTRATION, instance_id=workflow_id, client_input=state))
+        await _called(_client.get().start_new(ORCHESTRATION, instance_id=workflow_id, client_input=state))
 
     async def state(self, workflow_id: str) -> WorkflowState | None:
-        found = await _called(self._client().get_status(workflow_id, show_input=True))
+        found = await _called(_client.get().get_status(workflow_id, show_input=True))
         return _workflow_state(found) if found else None
 
     async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
@@ -80,7 +89,7 @@ class DurableFunctionsEngine:
         state = await self.state(workflow_id)
         if state is None or state.ended:
             return state
-        await _called(self._client().terminate(workflow_id, "cancelled by the caller"))
+        await _called(_client.get().terminate(workflow_id, "cancelled by the caller"))
         # A slice on another instance runs on to its end, for nobody.
         self._pool.cancel(workflow_id)
         return await self.wait(workflow_id, _CANCEL_SECONDS)
@@ -90,9 +99,9 @@ class DurableFunctionsEngine:
             from azure.durable_functions import OrchestrationRuntimeStatus as Status
 
             running = [Status.Running, Status.Pending, Status.Suspended, Status.ContinuedAsNew]
-            found = await _called(self._client().get_status_by(runtime_status=running))
+            found = await _called(_client.get().get_status_by(runtime_status=running))
         else:
-            found = await _called(self._client().get_status_all())
+            found = await _called(_client.get().get_status_all())
         newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)[:limit]
         states = await asyncio.gather(*(self._listed(status) for status in newest_first))
         return [state for state in states if state is not None]
