@@ -326,7 +326,7 @@ class _Run:
         if self._fan_out == 1:
             return 1, NONCE_STOP
         nonces = self._pace.range_nonces(self._job.difficulty, self._fan_out, self._input["slice_seconds"])
-        worth_it = self._pace.rate is not None and expected_hashes(self._job.difficulty) > nonces
+        worth_it = expected_hashes(self._job.difficulty) > nonces
         return self._fan_out if worth_it else 1, nonces
 
     def _start(self, flight: _Flight) -> StartSlice:

@@ -345,10 +345,10 @@ def test_several_slices_at_once_mine_the_same_chain_in_whatever_order_they_end(
 
 
 @pytest.mark.usefixtures("small_ranges")
-def test_until_the_workers_pace_is_known_there_is_one_slice(activity: Activity) -> None:
+def test_all_workers_have_a_slice_at_once_and_one_lies_ready(activity: Activity) -> None:
     history = run(fan_out_state(4), activity)
-    first = [type(step) for step in history.steps[:8]]
-    assert first == [ReportProgress, StartSlice, AwaitSlice, ReportProgress, *[StartSlice] * 4]
+    first = [type(step) for step in history.steps[:7]]
+    assert first == [ReportProgress, *[StartSlice] * 5, AwaitSlice]
     assert [(call["start"], call["stop"]) for call in history.calls[:3]] == [(0, 300), (300, 600), (600, 900)]
 
 
@@ -373,14 +373,14 @@ def test_lost_slices_are_started_again(lost: set[int], activity: Activity) -> No
 
 @pytest.mark.usefixtures("small_ranges")
 def test_patience_follows_what_slices_take_and_grows_with_each_start(activity: Activity) -> None:
-    # The first slice is lost three times over.
-    history = run(fan_out_state(2, blocks=1, restart_lost_slices=True), activity, lost={0, 1, 2})
+    # The only slice is lost three times over.
+    history = run(fan_out_state(1, blocks=1, restart_lost_slices=True), activity, lost={0, 1, 2})
     assert history.result is not None
     first, *waits = history.waits
     assert first == 60.0
     # Restarted after 60 s, after 120 s more, after 240 s more: each wait is for the same patience.
     assert waits == [60.0] * 6
-    later = run(fan_out_state(2, blocks=1, restart_lost_slices=True, turnaround=100.0), activity, lost={0})
+    later = run(fan_out_state(1, blocks=1, restart_lost_slices=True, turnaround=100.0), activity, lost={0})
     assert later.waits == [300.0]
 
 

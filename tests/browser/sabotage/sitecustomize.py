@@ -6,7 +6,7 @@ would come from, and everything above it is real.
 
 from collections.abc import Hashable
 
-from pow.engines import durable_task
+from pow.engines import journaled_slice
 from pow.pool import MinerPool
 from pow.workflow import Document, mine_slice
 
@@ -18,4 +18,4 @@ def mine_slice_or_fail(pool: MinerPool, request: Document, owner: Hashable) -> D
     return mine_slice(pool, request, owner)
 
 
-durable_task.mine_slice = mine_slice_or_fail  # type: ignore[attr-defined]  # imported there, for its own use
+journaled_slice.mine_slice = mine_slice_or_fail  # type: ignore[attr-defined]  # imported there, for its own use
