@@ -180,6 +180,14 @@ async def test_a_lost_id_is_found_again(hasty: Host) -> None:
     assert [(listed["workflow_id"], listed["status"]) for listed in ended] == [(workflow_id, "failed")]
 
 
+async def test_equal_calls_of_the_same_moment_start_one_workflow(hasty: Host) -> None:
+    calls = [hasty.call("start_mining", difficulty=ENDLESS, genesis="at once") for _ in range(5)]
+    results = await asyncio.gather(*calls)
+    (workflow_id,) = {result["workflow_id"] for result in results}
+    assert sorted("joined" in result for result in results) == [False, True, True, True, True]
+    await hasty.call("cancel_mining", workflow_id=workflow_id)
+
+
 async def test_the_same_call_joins_its_running_twin_unless_it_asks_for_a_fresh_one(hasty: Host) -> None:
     first = await hasty.call("start_mining", difficulty=ENDLESS, genesis="twin")
     again = await hasty.call("start_mining", difficulty=str(ENDLESS), genesis="twin", blocks=4)
