@@ -27,7 +27,7 @@ KILLS = 10
 # One thread of the slowest native kernel takes longer than all of the killed servers' lives together,
 # so that every kill hits work.
 ONE_SLOW_THREAD = {"POW_BACKEND": "portable", "MiningThreads": "1"}
-LONGEST_LIFE_SECONDS = 1.5
+LONGEST_LIFE_SECONDS = 2.5
 
 
 async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,11 @@ def assert_each_nonce_was_tried_once(slices: list[tuple[int, int, int]]) -> None
 async def test_a_workflow_survives_ten_kills_and_repeats_at_most_the_slice_each_one_hit(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
-    moments = random.Random(seed)
+    # Moments without any relation to what the server does: one in each part of the longest life, in any order,
+    # so that some servers surely live to see the end of a slice.
+    chance, parts = random.Random(seed), KILLS - 1
+    lives = [LONGEST_LIFE_SECONDS * (part + chance.random()) / parts for part in range(parts)]
+    chance.shuffle(lives)
     settings = {"WaitBudgetSeconds": "0", **ONE_SLOW_THREAD}
 
     with ServerProcess(state_dir=tmp_path, **settings) as server:
@@ -68,10 +72,9 @@ async def test_a_workflow_survives_ten_kills_and_repeats_at_most_the_slice_each_
             assert started["status"] == "running"
         server.kill()
     known: list[tuple[int, int, int]] = []
-    for _ in range(KILLS - 1):
+    for seconds in lives:
         with ServerProcess(state_dir=tmp_path, **settings) as server:
-            # A moment without any relation to what the server does: there is no event to wait for.
-            await asyncio.sleep(moments.uniform(0, LONGEST_LIFE_SECONDS))
+            await asyncio.sleep(seconds)
             server.kill()
         slices = mined_slices(tmp_path)
         assert_each_nonce_was_tried_once(slices)
