@@ -1,7 +1,7 @@
 """The embedded engine's activity: a slice in portions, each of which the journal keeps.
 
-What a slice costs an engine beside its hashing (two turns' messages, a replay) is nothing once a second, and half
-of the machine a hundred times a second. So slices are longer the more workflows there are, while a crash
+What a slice costs an engine beside its hashing (two turns' messages, a replay) is nothing once a second, and a third
+of two cores a hundred times a second. So slices are longer the more workflows there are, while a crash
 repeats no more than a portion of each.
 """
 
