@@ -1,6 +1,7 @@
 /*
  * The hybrid kernel: the message schedule on lanes, eight nonces to an AVX-512VL register of 256 bits, and
- * the rounds by the SHA extensions, one nonce at a time. For Zen 4, Ice Lake and later.
+ * the rounds by the SHA extensions, one nonce at a time. For Zen 4 and later; on Intel's processors the two
+ * can't take turns (mixes_sse_and_avx_freely in dispatch.c).
  *
  * The two halves of the work need different parts of the processor, and so run side by side: while the rounds
  * of one step go through, the schedule of the next one is computed. It lies in memory between them, each

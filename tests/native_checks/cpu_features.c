@@ -17,6 +17,7 @@ int main(void) {
     PRINT_IF_HAS("avx2");
     PRINT_IF_HAS("avx512f");
     PRINT_IF_HAS("avx512vl");
+    if (!__builtin_cpu_is("intel")) puts("not_intel");
     /* Older compilers don't know this one. Leaf 7, EBX, bit 29. */
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx >> 29 & 1) puts("sha");
     return 0;

@@ -23,12 +23,12 @@ HANG_SECONDS = 240.0
 ON_X86_64 = platform.machine() == "x86_64"
 only_on_x86_64 = pytest.mark.skipif(not ON_X86_64, reason="this machine is no x86-64")
 
-# The kernels for x86-64, and the features that each may take for granted.
+# The kernels for x86-64, and the features that each may take for granted. "not_intel" is one of speed alone.
 FEATURES = {
     "avx2": {"avx2"},
     "avx512": {"avx2", "avx512f"},
     "shani": {"ssse3", "sse4.1", "sha"},
-    "shani_avx512": {"ssse3", "sse4.1", "sha", "avx2", "avx512f", "avx512vl"},
+    "shani_avx512": {"ssse3", "sse4.1", "sha", "avx2", "avx512f", "avx512vl", "not_intel"},
 }
 
 Command = Sequence[str | Path]
