@@ -147,19 +147,27 @@ TARGET static void set_up_shani(common_setup *s, const pow_batch *batch) {
             x[i] = _mm_sha256rnds2_epu32(x[i], y[i], _mm_unpackhi_epi64(with_constants, with_constants)); \
     }
 
-/* Quad q of the schedule in stream i, in the place of quad q - 4, and its rounds. */
-#define SCHEDULE_ROUNDS(q, i)                                                                             \
+/* Quad q of the schedule in stream i, in the place of quad q - 4. */
+#define EXTEND_QUAD(q, i)                                                                                 \
     if ((q) == 4 && single) {                                                                             \
         m[i][0] = _mm_add_epi32(lane[i].extended, _mm_xor_si128(lane[i].extended_varying, terms_of_low)); \
-    } else {                                                                                              \
+    } else if ((q) >= 4 && (q) < QUADS) {                                                                 \
         const int is_common = ((q) == 5 || (q) == 6) && !MAY_VARY((q) - 4) && !MAY_VARY((q) - 3);         \
         const __m128i half =                                                                              \
             is_common ? common.half_extended[(q) % 7] : HALF_EXTEND(m[i][(q) % 4], m[i][((q) + 1) % 4]);  \
         m[i][(q) % 4] = EXTEND(half, m[i][((q) + 2) % 4], m[i][((q) + 3) % 4]);                           \
-    }                                                                                                     \
-    four_rounds_shani(                                                                                    \
-        &x[i], &y[i],                                                                                     \
+    }
+
+/* The rounds of quad q of the schedule in stream i. */
+#define SCHEDULE_ROUNDS(q, i) \
+    four_rounds_shani(        \
+        &x[i], &y[i],         \
         _mm_add_epi32(m[i][(q) % 4], (q) == QUADS - 1 ? lane[i].last_constants : common.constants[q]));
+
+/* A quad's rounds, and then the schedule three quads on, as far ahead as four registers of it reach: so the
+   rounds, one waiting for the other as it is, never wait for the schedule, too. */
+#define MESSAGE_ROUNDS_THEN_EXTEND(q, i) MESSAGE_ROUNDS(q, i) EXTEND_QUAD((q) + 3, i)
+#define SCHEDULE_ROUNDS_THEN_EXTEND(q, i) SCHEDULE_ROUNDS(q, i) EXTEND_QUAD((q) + 3, i)
 
 /* In both streams, their instructions side by side. */
 #define BOTH(DO, q) DO(q, 0) DO(q, 1)
@@ -206,8 +214,8 @@ TARGET static void set_up_shani(common_setup *s, const pow_batch *batch) {
                     if (single) x[i] = _mm_add_epi32(x[i], low_in_a_and_e);                                 \
                 }                                                                                           \
                 QUADS_0_TO_3(MESSAGE_QUAD);                                                                 \
-                QUADS_0_TO_3(MESSAGE_ROUNDS);                                                               \
-                QUADS_4_TO_15(SCHEDULE_ROUNDS);                                                             \
+                QUADS_0_TO_3(MESSAGE_ROUNDS_THEN_EXTEND);                                                   \
+                QUADS_4_TO_15(SCHEDULE_ROUNDS_THEN_EXTEND);                                                 \
                 if (batch->after) {                                                                         \
                     for (int i = 0; i < 2; i++) {                                                           \
                         x[i] = _mm_add_epi32(x[i], lane[i].chaining_abef);                                  \
