@@ -84,4 +84,6 @@ def test_fan_out(
             "one block, two workers", shared, "two workers, a block each", lambda: portal.call(mine, 2, 1)
         )
         for found in measure_all([one_worker, a_block_each], ROUNDS):
-            report.add(FAN_OUT, found.pair.reference, {**rate_cells(found), "difficulty": str(difficulty)})
+            # The cores that this process used say nothing: the workers mine.
+            cells = {column: cell for column, cell in rate_cells(found).items() if "cores" not in column}
+            report.add(FAN_OUT, found.pair.reference, {**cells, "difficulty": str(difficulty)})
