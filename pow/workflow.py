@@ -70,10 +70,18 @@ class MiningJob:
     genesis: str
 
 
-class Progress(NamedTuple):
-    """How far a workflow is; `hashes` nonces were tried in `seconds` of mining, ended slices only.
+class SliceReached(NamedTuple):
+    """Where a slice is: all nonces of a block (1, 2, …) before `next_nonce` were tried, in so many seconds of it."""
 
-    The first mined blocks follow from their `nonces`, of which a report has 256 at most.
+    block: int
+    next_nonce: int
+    seconds: float
+
+
+class Progress(NamedTuple):
+    """How far a workflow is; `hashes` nonces were tried in `seconds` of mining.
+
+    A report counts ended slices only. The first mined blocks follow from their `nonces`, of which it has 256 at most.
     """
 
     blocks_done: int
@@ -90,6 +98,16 @@ class Progress(NamedTuple):
     def expected_seconds_left(self, difficulty: int, fallback_rate: float) -> float:
         """Average time that the blocks left take, at this rate or, while there is none, the other."""
         return expected_seconds(difficulty, self.blocks_total - self.blocks_done, self.rate or fallback_rate)
+
+    def with_slice(self, reached: SliceReached) -> "Progress":
+        """The progress of a workflow without a fan-out, counting a slice that may not be in this report yet.
+
+        Such a workflow searches one block after the other, each from nonce 0 on.
+        """
+        hashes = sum(nonce + 1 for nonce in self.nonces) + reached.next_nonce
+        if not reached.block == self.blocks_done + 1 == len(self.nonces) + 1 or hashes <= self.hashes:
+            return self
+        return self._replace(hashes=hashes, seconds=self.seconds + reached.seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,33 @@ async def test_progress_counts_blocks_and_hashes(engine: DurableTaskEngine) -> N
     assert state.job == quick()
 
 
+async def test_progress_goes_on_within_a_slice_and_no_end_takes_it_back() -> None:
+    async def hashes_after(least: int) -> int:
+        async with asyncio.timeout(HANG_SECONDS):
+            while True:
+                (listed,) = await engine.list(1)
+                if listed.progress is not None and listed.progress.hashes > least:
+                    state = await engine.state(workflow_id)
+                    assert state is not None
+                    assert state.progress is not None
+                    assert state.progress.hashes >= listed.progress.hashes
+                    return state.progress.hashes
+                await asyncio.sleep(0.01)
+
+    workflow_id = str(uuid.uuid4())
+    async with DurableTaskEngine(MinerPool(), slice_seconds=3600.0) as engine:
+        await engine.start(workflow_id, ENDLESS)
+        tried = await hashes_after(await hashes_after(0))
+        cancelled = await engine.cancel(workflow_id)
+        assert cancelled is not None
+        assert cancelled.progress is not None
+        assert cancelled.progress.hashes >= tried
+        assert cancelled.progress.seconds > 0
+        async with asyncio.timeout(HANG_SECONDS):
+            while engine._reached:
+                await asyncio.sleep(0.01)
+
+
 async def test_an_unknown_workflow_is_none(engine: DurableTaskEngine) -> None:
     unknown = str(uuid.uuid4())
 
@@ -203,6 +230,7 @@ async def test_finished_workflows_leave_the_memory(engine: DurableTaskEngine) ->
 
     assert engine._backend is not None
     assert engine._backend._instances == {}
+    assert engine._reached == {}
     assert await engine.state(state.workflow_id) == state
 
 

@@ -28,7 +28,7 @@ class Conversation:
     """A client and a worker of a backend that isn't listening: its methods are called in turn."""
 
     def __init__(self) -> None:
-        self.backend = JournaledBackend(Journal(None), lambda _: None)
+        self.backend = JournaledBackend(Journal(None), lambda _: None, lambda _, status: status)
         self.call = cast(grpc.ServicerContext, Call())
         self._items: Iterator[pb.WorkItem] = self.backend.GetWorkItems(pb.GetWorkItemsRequest(), self.call)
 

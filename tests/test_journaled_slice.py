@@ -12,6 +12,7 @@ from pow.engines import journaled_slice
 from pow.engines.journal import Journal
 from pow.engines.journaled_slice import mine_journaled_slice
 from pow.pool import MinerPool
+from pow.workflow import SliceReached
 
 ID = "a-workflow"
 # Nothing meets it.
@@ -69,6 +70,21 @@ def test_a_crash_repeats_at_most_a_portion(journal: Journal) -> None:
         assert pool.hashes == 1000
     assert (answer["found"], answer["next_nonce"]) == (False, stop)
     assert answer["seconds"] >= sum(portion["seconds"] for portion in known)
+
+
+def test_each_portion_is_told_of_as_it_ends(journal: Journal) -> None:
+    mine_until_kept(journal, 2)
+    portions = kept_portions(journal)
+    last = portions[-1]["next_nonce"]
+    told: list[SliceReached] = []
+    with MinerPool() as pool:
+        for start, portion in zip([0, *(answer["next_nonce"] for answer in portions)], portions, strict=False):
+            journal.record_slice(ID, {**REQUEST, "start": start, "stop": last}, portion)
+        mine_journaled_slice(pool, journal, ID, {**REQUEST, "stop": last}, told.append)
+        assert pool.hashes == 0
+    assert [reached.block for reached in told] == [1] * len(portions)
+    assert [reached.next_nonce for reached in told] == [answer["next_nonce"] for answer in portions]
+    assert told[-1].seconds == pytest.approx(sum(portion["seconds"] for portion in portions))
 
 
 def test_a_slice_that_is_stopped_answers_with_all_its_portions(journal: Journal) -> None:

@@ -24,6 +24,7 @@ from pow.workflow import (
     Progress,
     ReportProgress,
     SliceEnded,
+    SliceReached,
     StartSlice,
     Step,
     initial_state,
@@ -311,6 +312,21 @@ def test_the_expected_time_left_comes_from_the_job_s_own_rate_once_there_is_one(
     assert under_way.rate == 2.0**21
     assert under_way.expected_seconds_left(20, fallback_rate=1.0) == 1.5
     assert Progress(4, 4, 2**22, 2.0).expected_seconds_left(20, 1.0) == 0.0
+
+
+def test_progress_counts_a_slice_that_has_not_ended_once() -> None:
+    one_mined = Progress(blocks_done=1, blocks_total=4, hashes=1500, seconds=3.0, nonces=[999])
+
+    # 1,000 nonces of block 1, and 500 of block 2 in slices that have ended.
+    assert one_mined.with_slice(SliceReached(block=2, next_nonce=700, seconds=0.5)) == one_mined._replace(
+        hashes=1700, seconds=3.5
+    )
+    # The report has it already; it is of a block that was mined since; it is of one that the report doesn't know of.
+    for known in (SliceReached(2, 500, 1.0), SliceReached(1, 1000, 2.0), SliceReached(3, 10**6, 1.0)):
+        assert one_mined.with_slice(known) == one_mined
+    # A report that doesn't name all nonces can't be added to.
+    shortened = Progress(blocks_done=2, blocks_total=4, hashes=3000, seconds=3.0, nonces=[999])
+    assert shortened.with_slice(SliceReached(3, 5000, 1.0)) == shortened
 
 
 # --- several slices of a block at once

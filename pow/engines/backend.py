@@ -66,15 +66,19 @@ class FreshHistoriesBackend(InMemoryOrchestrationBackend):
 class JournaledBackend(FreshHistoriesBackend):
     """An in-process backend whose workflows survive the process. Call `start`, then `resume`."""
 
-    def __init__(self, journal: Journal, on_end: Callable[[str], object]) -> None:
+    def __init__(
+        self, journal: Journal, on_end: Callable[[str], object], last_status: Callable[[str, str], str]
+    ) -> None:
         """
         Args:
             journal: where workflows are kept.
             on_end: called with the id of each workflow that has ended, in some thread.
+            last_status: called before, with the id and the custom status; gives the one to keep.
         """
         super().__init__()
         self._journal = journal
         self._on_end = on_end
+        self._last_status = last_status
         self._frozen = False
         self._socket_dir: Path | None = None
 
@@ -177,7 +181,7 @@ class JournaledBackend(FreshHistoriesBackend):
             status=end.orchestrationStatus,
             output=end.result.value or None,
             error=end.failureDetails.errorMessage or None,
-            custom_status=request.customStatus.value or None,
+            custom_status=self._last_status(request.instanceId, request.customStatus.value) or None,
         )
         return True
 

@@ -33,6 +33,7 @@ from pow.workflow import (
     Document,
     MiningJob,
     Progress,
+    SliceReached,
     initial_state,
     job_of,
     mine_slice,
@@ -109,6 +110,8 @@ class DurableTaskEngine:
         self._backend: JournaledBackend | None = None
         self._connected: _Connection | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        # Where the embedded engine's slices are: with many workflows, one may take a minute.
+        self._reached: dict[str, SliceReached] = {}
         self._closing = False
         self._putting_away: asyncio.Task[None] | None = None
 
@@ -132,9 +135,12 @@ class DurableTaskEngine:
     def _embed(self) -> _Connection:
         self._journal = Journal(self._state_dir)
         loop = asyncio.get_running_loop()
-        self._backend = JournaledBackend(
-            self._journal, lambda workflow_id: loop.call_soon_threadsafe(self._wake, workflow_id)
-        )
+
+        def on_end(workflow_id: str) -> None:
+            self._reached.pop(workflow_id, None)
+            loop.call_soon_threadsafe(self._wake, workflow_id)
+
+        self._backend = JournaledBackend(self._journal, on_end, self._last_progress)
         address = self._backend.start()
         resumed = self._backend.resume()
         if resumed:
@@ -209,7 +215,7 @@ class DurableTaskEngine:
     async def state(self, workflow_id: str) -> WorkflowState | None:
         async with self._calls() as client:
             found = await client.get_orchestration_state(workflow_id)
-        return None if found is None else _workflow_state(found)
+        return None if found is None else _workflow_state(found, self._reached.get(workflow_id))
 
     async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
@@ -257,7 +263,7 @@ class DurableTaskEngine:
         async with self._calls() as client:
             found = await client.get_all_orchestration_states(query)
         newest_first = sorted(found, key=lambda state: state.created_at, reverse=True)
-        return [_workflow_state(state) for state in newest_first[:limit]]
+        return [_workflow_state(state, self._reached.get(state.instance_id)) for state in newest_first[:limit]]
 
     @asynccontextmanager
     async def _calls(self) -> AsyncIterator[AsyncTaskHubGrpcClient]:
@@ -274,10 +280,26 @@ class DurableTaskEngine:
             workflow_id = context.orchestration_id
             if self._journal is None:
                 return mine_slice(self.pool, request, owner=workflow_id)
-            return mine_journaled_slice(self.pool, self._journal, workflow_id, request)
+
+            def note(reached: SliceReached) -> None:
+                # Side by side, slices don't tell how many nonces were tried.
+                if self._fan_out == 1:
+                    self._reached[workflow_id] = reached
+
+            answer = mine_journaled_slice(self.pool, self._journal, workflow_id, request, note)
+            if self._journal.is_finished(workflow_id):  # it was cancelled, maybe before the last note
+                self._reached.pop(workflow_id, None)
+            return answer
 
         assert mine_block.__name__ == ACTIVITY
         return mine_block
+
+    def _last_progress(self, workflow_id: str, report: str) -> str:
+        """What the journal keeps as a workflow's progress when it ends: the slice of a cancelled one counts, too."""
+        reached = self._reached.get(workflow_id)
+        if reached is None or not report:
+            return report
+        return json.dumps(Progress(**json.loads(report)).with_slice(reached)._asdict())
 
 
 def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
@@ -329,15 +351,15 @@ def _concurrency(activities: int) -> ConcurrencyOptions:
     )
 
 
-def _workflow_state(found: OrchestrationState) -> WorkflowState:
+def _workflow_state(found: OrchestrationState, reached: SliceReached | None) -> WorkflowState:
     status = _ENDED.get(found.runtime_status, "running")
-    progress = json.loads(found.serialized_custom_status) if found.serialized_custom_status else None
+    progress = Progress(**json.loads(found.serialized_custom_status)) if found.serialized_custom_status else None
     given = json.loads(found.serialized_input) if found.serialized_input else {}
     return WorkflowState(
         workflow_id=found.instance_id,
         status=status,
         job=_job(given),
-        progress=Progress(**progress) if progress else None,
+        progress=progress.with_slice(reached) if progress and reached else progress,
         output=json.loads(found.serialized_output) if status == "completed" and found.serialized_output else None,
         error=found.failure_details.message if found.failure_details else None,
         owner=given.get("owner"),

@@ -6,11 +6,12 @@ repeats no more than a portion of each.
 """
 
 import time
+from collections.abc import Callable
 
 from pow.engines.journal import Journal
 from pow.pool import MinerPool
 from pow.scanning import NONCE_STOP
-from pow.workflow import Document, mine_slice
+from pow.workflow import Document, SliceReached, mine_slice
 
 # What a crash repeats.
 _PORTION_SECONDS = 1.0
@@ -18,8 +19,14 @@ _PORTION_SECONDS = 1.0
 _UNCROWDED = 2
 
 
-def mine_journaled_slice(pool: MinerPool, journal: Journal, workflow_id: str, request: Document) -> Document:
-    """`mine_slice`, going on from where the journal ends."""
+def mine_journaled_slice(
+    pool: MinerPool,
+    journal: Journal,
+    workflow_id: str,
+    request: Document,
+    on_portion: Callable[[SliceReached], object] = lambda reached: None,
+) -> Document:
+    """`mine_slice`, going on from where the journal ends; `on_portion` is told after each portion."""
     began = time.monotonic()
     portion, seconds = request, 0.0
     while not journal.is_finished(workflow_id):  # it may be cancelled at any time, even before its turn
@@ -34,6 +41,7 @@ def mine_journaled_slice(pool: MinerPool, journal: Journal, workflow_id: str, re
                 journal.record_slice(workflow_id, portion, answer)
         seconds += answer["seconds"]
         portion = {**portion, "start": answer["next_nonce"]}
+        on_portion(SliceReached(request["index"], answer["next_nonce"], seconds))
         over = time.monotonic() - began >= request["seconds"] * max(1.0, pool.searches / _UNCROWDED)
         if answer["found"] or stopped or over or portion["start"] >= request.get("stop", NONCE_STOP):
             return {**answer, "seconds": seconds}
