@@ -3,19 +3,15 @@
 import asyncio
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import pytest
 from azurite import Azurite, AzuriteMissing
@@ -25,12 +21,10 @@ from mcp import Client
 from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from python_process import HANG_SECONDS
+from python_process import HANG_SECONDS, PythonProcess
 
 REPOSITORY = Path(__file__).parent.parent
 MCP_PATH = "/runtime/webhooks/mcp"
-
-_START_LINE = re.compile(r"functions host serves MCP at (http://\S+)/runtime/webhooks/mcp ")
 
 
 def missing(reason: str) -> NoReturn:
@@ -48,7 +42,7 @@ def start_azurite() -> Azurite:
         missing(str(error))
 
 
-class FunctionsProcess:
+class FunctionsProcess(PythonProcess):
     """An app on a free port. Leaving the context kills it, if it still runs."""
 
     def __init__(
@@ -71,24 +65,14 @@ class FunctionsProcess:
         """
         self._key = key
         storage = {} if azurite is None else {"AzureWebJobsStorage": azurite}
-        # A file: a pipe that nobody reads would stop the host when it is full.
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._output = self._logged = ""
-        self._process = subprocess.Popen(
-            [*_command(python, app), *(() if key is None else ("--key", key)), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=app or REPOSITORY,
-            env={**_environment(), **storage, **settings},
+        super().__init__(
+            *(*_host(app), *(() if key is None else ("--key", key)), *arguments),
+            ready=r"functions host serves MCP at (http://\S+)/runtime/webhooks/mcp ",
+            python=python,
+            folder=app or REPOSITORY,
+            **{**_search_path(), **storage, **settings},
         )
-        assert self._process.stdout is not None
-        self.start_line = self._process.stdout.readline()
-        found = _START_LINE.search(self.start_line)
-        if found is None:
-            self._process.wait(HANG_SECONDS)
-            raise AssertionError(f"the functions host did not start: {self.start_line}{self.finish()[1]}")
-        self.url = found[1]
+        self.url = self.ready[1]
 
     def client(self, mode: str = "auto", path: str = MCP_PATH, *, headers: dict[str, str] | None = None) -> Client:
         """A real MCP client of it: `legacy` speaks revision 2025-11-25, `auto` the newest.
@@ -142,41 +126,6 @@ class FunctionsProcess:
             instance_id, lambda document: document["runtimeStatus"] in ("Completed", "Failed", "Terminated")
         )
 
-    def kill(self) -> None:
-        """End it as a crash does."""
-        self._process.kill()
-        self.finish()
-
-    def signal(self, number: signal.Signals) -> int:
-        """Send a signal; the exit code that it leads to."""
-        self._process.send_signal(number)
-        self.finish()
-        return self._process.returncode
-
-    def log(self) -> str:
-        """What the host and the app have logged so far."""
-        if not self._log.closed:
-            self._log.seek(0)
-            self._logged = self._log.read()
-        return self._logged
-
-    def finish(self) -> tuple[str, str]:
-        """Wait for the end; what it printed since the start line, and its log."""
-        if not self._log.closed:
-            self._output, _ = self._process.communicate(timeout=HANG_SECONDS)
-            self.log()
-            self._log.close()
-        return self._output, self._logged
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._process.kill()  # no error if it has ended
-        log = self.finish()[1]
-        if error is not None:
-            error.add_note(f"the functions host's log:\n{log[-20_000:]}")
-
 
 def declared_functions(app: Path | None = None, python: str | Path = sys.executable) -> dict[str, list[dict[str, Any]]]:
     """The bindings that an app declares, by function; the objects of function.json.
@@ -185,11 +134,11 @@ def declared_functions(app: Path | None = None, python: str | Path = sys.executa
         AssertionError: the host refuses the app.
     """
     done = subprocess.run(
-        [*_command(python, app), "--index-only", "--json"],
+        [str(python), *_host(app), "--index-only", "--json"],
         capture_output=True,
         text=True,
         cwd=app or REPOSITORY,
-        env=_environment(),
+        env={**os.environ, **_search_path()},
         timeout=HANG_SECONDS,
         check=False,
     )
@@ -215,10 +164,10 @@ def _runtime() -> Path:
         missing(str(error))
 
 
-def _command(python: str | Path, app: Path | None) -> list[str]:
-    return [str(python), "-m", "functions_host", "--runtime", str(_runtime()), "--app", str(app or REPOSITORY)]
+def _host(app: Path | None) -> list[str]:
+    return ["-m", "functions_host", "--runtime", str(_runtime()), "--app", str(app or REPOSITORY)]
 
 
-def _environment() -> dict[str, str]:
+def _search_path() -> dict[str, str]:
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,18 +17,31 @@ HANG_SECONDS = 120.0
 class PythonProcess:
     """A Python process that prints a line when it is ready. Leaving the context kills it, if it still runs."""
 
-    def __init__(self, *arguments: str, ready: str, **environment: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        ready: str,
+        python: str | Path = sys.executable,
+        folder: str | Path = ".",
+        **environment: str,
+    ) -> None:
         """
         Args:
-            arguments: of the interpreter that runs the tests.
+            arguments: of the interpreter.
             ready: a pattern in the line that says that it is ready.
+            python: the interpreter.
+            folder: where it runs.
             environment: its environment, beside this process's.
         """
+        # A file: a pipe that nobody reads would stop the process when it is full.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._output = self._logged = ""
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [str(python), *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
+            cwd=folder,
             env={**os.environ, **environment},
         )
         assert self._process.stdout is not None
@@ -53,16 +68,26 @@ class PythonProcess:
         self.finish()
         return self._process.returncode
 
+    def log(self) -> str:
+        """What it has written to its standard error so far."""
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._logged = self._errors.read()
+        return self._logged
+
     def finish(self) -> tuple[str, str]:
         """Wait for the end; what it printed since the start line, and its standard error."""
-        return self._process.communicate(timeout=HANG_SECONDS)
+        if not self._errors.closed:
+            self._output, _ = self._process.communicate(timeout=HANG_SECONDS)
+            self.log()
+            self._errors.close()
+        return self._output, self._logged
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            errors = self.finish()[1]
-            if error is not None:
-                error.add_note(f"the standard error of {self._process.args!r}:\n{errors}")
+        self._process.kill()  # no error if it has ended
+        errors = self.finish()[1]
+        if error is not None:
+            error.add_note(f"the standard error of {self._process.args!r}:\n{errors[-20_000:]}")
