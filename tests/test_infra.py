@@ -1,34 +1,30 @@
-"""What `azd` and the Functions host read: the Bicep files, the settings, and the files that name them.
+"""The Bicep files, and the settings that they, the samples and the documentation name.
 
-There is no Bicep compiler on the package index, so pycep-parser checks the syntax and the functions below what a
-compiler would say of names, parameters, outputs and modules. Each of them is tried on a copy with a fault in it.
+The functions below check what a compiler would say of names, parameters, outputs and modules. Each of them is
+tried on a copy with a fault in it.
 """
 
 import ast
-import http.client
-import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from pycep import BicepParser
-from python_process import HANG_SECONDS
+from deployment import (
+    HANDLER_PLATFORM,
+    INFRA_PLATFORM,
+    LOCAL_PLATFORM,
+    ROOT,
+    bicep_files,
+    body,
+    local_modules,
+    local_settings,
+    parameter_values,
+)
 
-from pow import __version__
-from pow.errors import SettingsError
 from pow.settings import Settings
-from pow.tools import INSTRUCTIONS
-
-ROOT = Path(__file__).parents[1]
 
 # Azure's built-in roles that the app may have, by their ids, which are the same in every tenant.
 ROLES = {
@@ -57,33 +53,6 @@ REGISTRY_MODULES = {
         *("appSettingsKeyValuePairs", "virtualNetworkSubnetId"),
     },
 }
-
-STORAGE = "where the host and the blob bindings keep their things"
-TELEMETRY = "where the host sends telemetry, and as whom"
-AUTHENTICATION = "read by App Service's authentication, before a request reaches the app"
-# What infra/ sets beside what the app reads: who reads it.
-INFRA_PLATFORM = {
-    "AzureWebJobsStorage__accountName": STORAGE,
-    "AzureWebJobsStorage__credential": STORAGE,
-    "AzureWebJobsStorage__clientId": STORAGE,
-    "APPLICATIONINSIGHTS_CONNECTION_STRING": TELEMETRY,
-    "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": TELEMETRY,
-    "AzureFunctionsJobHost__extensions__mcp__system__webhookAuthorizationLevel": "overrides host.json: key or Entra",
-    "WEBSITE_AUTH_PRM_DEFAULT_WITH_SCOPES": AUTHENTICATION,
-    "WEBSITE_AUTH_AAD_ALLOWED_TENANTS": AUTHENTICATION,
-    "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID": AUTHENTICATION,
-}
-DURABLE_BACKEND = "overrides host.json: Azure Storage keeps the workflows, so Azurite is enough"
-LOCAL_PLATFORM = {
-    "FUNCTIONS_WORKER_RUNTIME": "which worker Core Tools starts; Flex Consumption forbids it in Azure",
-    "AzureWebJobsStorage": STORAGE,
-    "AzureFunctionsJobHost__extensions__durableTask__storageProvider__type": DURABLE_BACKEND,
-    "AzureFunctionsJobHost__extensions__durableTask__storageProvider__connectionStringName": DURABLE_BACKEND,
-}
-HANDLER_PLATFORM = {
-    "FUNCTIONS_WORKER_RUNTIME": "which worker Core Tools starts",
-    "AzureWebJobsFeatureFlags": "switches the preview of self-hosted MCP servers on",
-}
 # What the source reads from the environment and nobody sets for it in Azure.
 NOT_SETTINGS = {
     "LOCALAPPDATA": "where the self-hosted server keeps its journal on Windows",
@@ -99,114 +68,6 @@ FUNCTIONS = {
     *("subscription", "environment", "tenant", "subscriptionResourceId", "guid", "uniqueString"),
     *("empty", "filter", "map", "split", "string", "toLower", "trim", "union"),
 }
-
-
-@dataclass(frozen=True)
-class BicepFile:
-    """A Bicep file: as text, as pycep-parser reads it, and as the names in its code."""
-
-    path: Path
-
-    @cached_property
-    def text(self) -> str:
-        return self.path.read_text()
-
-    @property
-    def parsed(self) -> dict[str, Any]:
-        return _parse(self.text)
-
-    @cached_property
-    def code(self) -> str:
-        """The text without comments and without the literal parts of strings."""
-        return "".join(_code(iter(self.text)))
-
-    @cached_property
-    def names(self) -> Counter[str]:
-        """The names that expressions use: no keys of objects, no properties, no functions, no declarations."""
-        code = re.sub(r"\b(param|var|output|resource|module)\s+\w+(\s+[a-z]+(\[\])?\s*(?=[=\n]))?", " ", self.code)
-        code = re.sub(r"(?<=[{,\n])(\s*)\w+\s*:(?!:)", r"\1", code)
-        return Counter(re.findall(r"(?<![\w.@])[A-Za-z_]\w*\b(?!\s*\()", code))
-
-    def declared(self, kind: str) -> dict[str, Any]:
-        """The declarations of a kind, such as `parameters`, by their names."""
-        found: dict[str, Any] = self.parsed.get(kind, {})
-        return found
-
-    @property
-    def locals(self) -> set[str]:
-        """Names of loops' items and of lambdas' arguments."""
-        loops = re.findall(r"\bfor\s+\(?\s*(\w+)(?:\s*,\s*(\w+)\s*\))?\s+in\b", self.code)
-        return {name for pair in loops for name in pair if name} | set(re.findall(r"\b(\w+)\s*=>", self.code))
-
-
-@cache
-def _parse(text: str) -> dict[str, Any]:
-    document: dict[str, Any] = BicepParser().parse(text=text)  # type: ignore[assignment]
-    return document
-
-
-def _code(characters: Iterator[str], *, nested: bool = False) -> Iterator[str]:
-    """Code up to the end of the text or, nested, of a string's ${interpolation}."""
-    depth = 0
-    slash = False
-    for character in characters:
-        if slash and character == "/":
-            for skipped in characters:
-                if skipped == "\n":
-                    break
-            yield "\n"
-            slash = False
-            continue
-        if slash:
-            yield "/"
-        slash = character == "/"
-        if slash:
-            continue
-        if character == "'":
-            yield " "
-            yield from _interpolations(characters)
-            yield " "
-            continue
-        depth += (character == "{") - (character == "}")
-        if nested and depth < 0:
-            return
-        yield character
-
-
-def _interpolations(characters: Iterator[str]) -> Iterator[str]:
-    """The code inside of a string; its opening quote has been read."""
-    before = ""
-    for character in characters:
-        if before == "\\":
-            before = ""
-            continue
-        if character == "'":
-            return
-        if before == "$" and character == "{":
-            yield " "
-            yield from _code(characters, nested=True)
-            yield " "
-        before = character
-
-
-def bicep_files(root: Path) -> dict[Path, BicepFile]:
-    return {path: BicepFile(path) for path in sorted((root / "infra").rglob("*.bicep"))}
-
-
-def body(module: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in a module's or resource's braces, whether it has a condition, a loop, or neither."""
-    config: dict[str, Any] = module["config"]
-    while isinstance(config.get("config"), dict):
-        config = config["config"]
-    return config
-
-
-def local_modules(files: Mapping[Path, BicepFile]) -> Iterator[tuple[BicepFile, str, dict[str, Any], Path]]:
-    """Every use of a module of this repository: by whom, under which name, how, and which file."""
-    for file in files.values():
-        for name, module in file.declared("modules").items():
-            if module["type"] == "local":
-                yield file, name, module, (file.path.parent / module["detail"]["path"]).resolve()
 
 
 # --- checks: each gives the faults that it finds, as sentences ---
@@ -320,17 +181,6 @@ def parameter_file_faults(root: Path) -> list[str]:
     return faults + [f"{count} parameters are read from {name}" for name, count in variables.items() if count > 1]
 
 
-def parameter_values(root: Path) -> dict[str, tuple[str, str | None]]:
-    """By parameter: the variable of azd's environment that it is read from, and the default."""
-    document = json.loads((root / "infra" / "main.parameters.json").read_text())
-    found = {}
-    for name, entry in document["parameters"].items():
-        match = re.fullmatch(r"\$\{([A-Z_]+)(?:=(.*))?\}", entry["value"])
-        assert match, f"{name} is not read from the environment: {entry}"
-        found[name] = (match[1], match[2])
-    return found
-
-
 def role_faults(root: Path) -> list[str]:
     file = bicep_files(root)[root / "infra" / "app" / "roles.bicep"]
     roles: dict[str, str] = file.declared("variables")["roleIds"]["value"]
@@ -442,11 +292,6 @@ def _environment_reads(tree: ast.AST) -> Iterator[str]:
             yield str(name.value)
 
 
-def local_settings(folder: Path) -> dict[str, str]:
-    values: dict[str, str] = json.loads((folder / "local.settings.json").read_text())["Values"]
-    return values
-
-
 CHECKS = (
     syntax_faults,
     unused_faults,
@@ -523,200 +368,3 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("azure.yaml", "local.settings.json"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
-
-
-# --- what the app says of its settings ---
-
-SETTINGS_OF_PARAMETERS = {
-    "waitBudgetSeconds": "WaitBudgetSeconds",
-    "miningDifficulty": "MiningDifficulty",
-    "maxDifficulty": "MaxDifficulty",
-    "maxBlocks": "MaxBlocks",
-    "miningFanOut": "MiningFanOut",
-}
-
-
-def test_what_azd_deploys_without_being_told_otherwise_are_the_defaults() -> None:
-    values = parameter_values(ROOT)
-    given = {setting: values[name][1] or "" for name, setting in SETTINGS_OF_PARAMETERS.items()}
-    assert Settings.from_environment(given) == Settings()
-
-
-@pytest.mark.parametrize("folder", [ROOT, ROOT / "hosting" / "custom-handler"], ids=["functions", "custom handler"])
-def test_the_sample_settings_are_the_defaults(folder: Path) -> None:
-    settings = Settings.from_environment(local_settings(folder))
-    assert replace(settings, scheduler_connection_string=None) == Settings()
-
-
-@pytest.mark.parametrize(("parameter", "setting"), SETTINGS_OF_PARAMETERS.items())
-def test_a_parameter_is_bounded_as_its_setting_is(parameter: str, setting: str) -> None:
-    declared = bicep_files(ROOT)[ROOT / "infra" / "main.bicep"].declared("parameters")[parameter]
-    bounds = {one["type"]: one["argument"] for one in declared["decorators"]}
-    # Whatever the caller's default, the most that may be asked for is no less.
-    others = {"MaxDifficulty": "256"} if setting == "MiningDifficulty" else {"MiningDifficulty": "1"}
-
-    def accepts(value: int) -> bool:
-        try:
-            Settings.from_environment({**others, setting: str(value)})
-        except SettingsError:
-            return False
-        return True
-
-    assert accepts(bounds["min_value"])
-    assert accepts(bounds["max_value"])
-    assert not accepts(bounds["min_value"] - 1)
-    # Azure ends an HTTP call at 230 s, so there the budget is bounded more tightly than here.
-    assert accepts(bounds["max_value"] + 1) == (setting == "WaitBudgetSeconds")
-
-
-def test_no_sample_holds_a_secret() -> None:
-    for path in (ROOT / "local.settings.json", ROOT / "hosting" / "custom-handler" / "local.settings.json"):
-        assert not re.search(r"AccountKey=|SharedAccess|[A-Za-z0-9+/]{40,}", path.read_text()), path
-
-
-def test_storage_takes_no_keys_and_telemetry_no_strangers() -> None:
-    files = bicep_files(ROOT)
-    account = body(files[ROOT / "infra" / "app" / "storage.bicep"].declared("modules")["account"])["params"]
-    assert account["allowSharedKeyAccess"] is False
-    assert account["allowBlobPublicAccess"] is False
-    component = body(files[ROOT / "infra" / "app" / "monitoring.bicep"].declared("modules")["component"])["params"]
-    assert component["disableLocalAuth"] is True
-
-
-# --- host.json ---
-
-
-@pytest.fixture(scope="module")
-def host() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((ROOT / "host.json").read_text())
-    return document
-
-
-def test_the_functions_host_introduces_the_server_as_the_self_hosted_one_does(host: dict[str, Any]) -> None:
-    assert host["extensions"]["mcp"] == {
-        "serverName": "pow-mcp",
-        "serverVersion": __version__,
-        "instructions": INSTRUCTIONS,
-    }
-
-
-def test_the_functions_host_runs_one_slice_at_a_time_on_the_scheduler_and_traces_it(host: dict[str, Any]) -> None:
-    assert host["extensions"]["durableTask"] == {
-        "hubName": "%TASKHUB_NAME%",
-        "storageProvider": {
-            "type": "azureManaged",
-            "connectionStringName": "DURABLE_TASK_SCHEDULER_CONNECTION_STRING",
-        },
-        # A slice fills the cores; orchestrations only decide what is next.
-        "maxConcurrentActivityFunctions": 1,
-        "maxConcurrentOrchestratorFunctions": 10,
-        "tracing": {"distributedTracingEnabled": True, "Version": "V2"},
-    }
-    assert host["extensionBundle"] == {
-        "id": "Microsoft.Azure.Functions.ExtensionBundle",
-        "version": "[4.36.0, 5.0.0)",
-    }
-
-
-def test_a_function_may_run_longer_than_the_longest_budget(host: dict[str, Any]) -> None:
-    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
-    parameters = bicep_files(ROOT)[ROOT / "infra" / "main.bicep"].declared("parameters")
-    [longest] = [one["argument"] for one in parameters["waitBudgetSeconds"]["decorators"] if one["type"] == "max_value"]
-    # Flex Consumption's own limit is half an hour.
-    assert longest < 3600 * hours + 60 * minutes + seconds <= 1800
-
-
-def test_the_sample_overrides_what_host_json_has(host: dict[str, Any]) -> None:
-    prefix = "AzureFunctionsJobHost__"
-    names = [name for name in (*LOCAL_PLATFORM, *INFRA_PLATFORM) if name.startswith(prefix)]
-    # The one that host.json leaves at the extension's default.
-    known = {**host, "extensions": {**host["extensions"], "mcp": {"system": {"webhookAuthorizationLevel": "System"}}}}
-    for name in names:
-        value: Any = known
-        for part in name.removeprefix(prefix).split("__"):
-            value = value[part]
-        assert isinstance(value, str)
-    values = local_settings(ROOT)
-    assert values[f"{prefix}extensions__durableTask__storageProvider__connectionStringName"] in values
-
-
-# --- azure.yaml, .vscode ---
-
-
-def test_azd_deploys_the_package_to_the_app_that_is_tagged_for_it() -> None:
-    document = yaml.safe_load((ROOT / "azure.yaml").read_text())
-    [(name, service)] = document["services"].items()
-    assert f"'azd-service-name': '{name}'" in (ROOT / "infra" / "app" / "function-app.bicep").read_text()
-    assert service["remoteBuild"] is False
-    for script in service["hooks"]["prepackage"].values():
-        assert (ROOT / script["run"]).is_file(), script
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / ".vscode").glob("*.json")), ids=lambda path: path.name)
-def test_a_file_of_the_editor_is_plain_json(path: Path) -> None:
-    assert json.loads(path.read_text())
-
-
-def test_the_editor_asks_for_what_its_servers_need_and_knows_the_tasks_that_it_starts() -> None:
-    servers = (ROOT / ".vscode" / "mcp.json").read_text()
-    assert set(re.findall(r"\$\{input:(\w+)\}", servers)) == {one["id"] for one in json.loads(servers)["inputs"]}
-    tasks = json.loads((ROOT / ".vscode" / "tasks.json").read_text())["tasks"]
-    launches = json.loads((ROOT / ".vscode" / "launch.json").read_text())["configurations"]
-    wanted = {one["preLaunchTask"] for one in launches}
-    for task in tasks:
-        before = task.get("dependsOn", [])
-        wanted |= {before} if isinstance(before, str) else set(before)
-    assert wanted <= {task["label"] for task in tasks}
-
-
-# --- the custom handler ---
-
-
-def test_the_functions_host_starts_the_self_hosted_server_as_its_custom_handler() -> None:
-    document = json.loads((ROOT / "hosting" / "custom-handler" / "host.json").read_text())
-    assert document["configurationProfile"] == "mcp-custom-handler"
-    handler = document["customHandler"]
-    # Whoever deploys it without Entra in front has to bring a key.
-    assert handler["http"] == {"DefaultAuthorizationLevel": "function"}
-    description = handler["description"]
-    assert description["defaultExecutablePath"] == "python"
-    # The host puts the values of the variables in, as here.
-    values = {"%FUNCTIONS_CUSTOMHANDLER_PORT%": "0", "%WEBSITE_HOSTNAME%": "func-pow.example.net"}
-    arguments = [values.get(argument, argument) for argument in description["arguments"]]
-    with subprocess.Popen(
-        [sys.executable, *arguments, "--ephemeral"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/mcp", process.stdout.readline())
-            assert found
-            assert _initialize(int(found[1]), "func-pow.example.net") == 200
-            assert _initialize(int(found[1]), "elsewhere.example.net") == 421
-        finally:
-            process.terminate()
-            process.communicate(timeout=HANG_SECONDS)
-
-
-def _initialize(port: int, host: str) -> int:
-    """The status of a client's first request, when the URL that it knows has this host."""
-    request = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "test", "version": "1"},
-        },
-    }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
-    headers = {
-        "Host": host,
-        "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
-    }
-    try:
-        connection.request("POST", "/runtime/webhooks/mcp", json.dumps(request), headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()
