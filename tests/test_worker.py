@@ -60,10 +60,10 @@ async def test_two_workers_share_a_block(scheduler: SchedulerProcess, client: As
         used = [cpu_seconds(worker) - before[worker] for worker in (one, other)]
 
     assert chain["blocks"][0]["nonce"] == NONCE
-    inputs, answers = await slices(client, workflow_id)
+    inputs, _answers = await slices(client, workflow_id)
     # Each range once, side by side, and each worker its share of them.
     assert len(set(inputs)) == len(inputs) > 4
-    assert min(used) > 0.3 * sum(answer["seconds"] for answer in answers) / 2
+    assert min(used) > 0.25 * sum(used)
 
 
 def cpu_seconds(worker: WorkerProcess) -> float:
