@@ -282,8 +282,8 @@ class DurableTaskEngine:
                 return mine_slice(self.pool, request, owner=workflow_id)
 
             def note(reached: SliceReached) -> None:
-                # Side by side, slices don't tell how many nonces were tried.
-                if self._fan_out == 1:
+                # Slices side by side, which have an end, don't tell how many nonces were tried.
+                if "stop" not in request:
                     self._reached[workflow_id] = reached
 
             answer = mine_journaled_slice(self.pool, self._journal, workflow_id, request, note)
