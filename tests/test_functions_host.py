@@ -18,14 +18,7 @@ from functions_host.worker import FunctionMetadata, Reply
 from functions_process import FunctionsProcess, declared_functions, missing, start_azurite
 from mcp import MCPError
 from python_process import HANG_SECONDS
-from sample_host import (
-    REVISIONS,
-    SAMPLE,
-    Host,
-    sample,
-    start,
-    text,
-)
+from sample_host import REVISIONS, SAMPLE, Host, sample, start, text
 
 pytestmark = pytest.mark.anyio
 

@@ -41,7 +41,7 @@ def test_the_kernels_that_a_processor_supports_are_those_whose_features_it_has(
     assert supported([check_kernels]) == {"portable", *expected}
 
 
-def skip_unless_forced_it_can_run(backend: str, cpu_features: Path) -> None:
+def skip_where_force_does_not_help(backend: str, cpu_features: Path) -> None:
     """Skip the test if a kernel lacks more than SHA instructions, which are emulated, and speed."""
     lacks = FEATURES[backend] - {"sha", "not_intel"} - set(output([cpu_features]).split())
     if lacks:
@@ -58,7 +58,7 @@ def test_kernels_of_sha_instructions_agree_with_a_plain_sha_256_wherever_they_ca
     with_sha_ni: Callable[[Build], Path],
     cpu_features: Path,
 ) -> None:
-    skip_unless_forced_it_can_run(backend, cpu_features)
+    skip_where_force_does_not_help(backend, cpu_features)
     program: Command = [with_sha_ni(built(PLAIN["gcc"])), "--force"]
 
     assert checked(program, "--cases", "122", "--window", "250", backend) == {backend}
@@ -81,7 +81,7 @@ def test_no_kernel_does_what_c_leaves_undefined_or_touches_memory_that_is_not_it
 def test_nor_does_a_kernel_of_sha_instructions_wherever_it_can_run(
     backend: str, built: Callable[[Recipe], Build], with_sha_ni: Callable[[Build], Path], cpu_features: Path
 ) -> None:
-    skip_unless_forced_it_can_run(backend, cpu_features)
+    skip_where_force_does_not_help(backend, cpu_features)
     program: Command = [with_sha_ni(built(SANITIZED)), "--force"]
 
     assert checked(program, "--cases", "61", "--window", "100", backend, **SANITIZERS_SETTINGS) == {backend}
