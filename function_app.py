@@ -13,18 +13,18 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from pow import __version__
-from pow.chain_store import CHAINS
-from pow.chain_tools import ChainTools
-from pow.engines.durable_functions import DurableFunctionsEngine, enter_invocation, mine, orchestrate
-from pow.functions_mcp import BoundChain, Call, answer, mining_app_trigger, tool_trigger
-from pow.gateway import Gateway
-from pow.identity import Identities, current_caller_id
-from pow.mining_app import mining_app_html
-from pow.on_behalf_of import OnBehalfOf
-from pow.pool import MinerPool
-from pow.query_tools import QueryTools
+from pow.azure.gateway import Gateway
+from pow.azure.triggers import BoundChain, Call, answer, mining_app_trigger, tool_trigger
+from pow.identity.callers import Identities, current_caller_id
+from pow.identity.graph import OnBehalfOf
+from pow.longwork.engines.durable_functions import DurableFunctionsEngine, enter_invocation, mine, orchestrate
+from pow.mcp.mining_app import mining_app_html
+from pow.mining.pool import MinerPool
 from pow.settings import Settings
-from pow.tools import DEMO_PROMPT, MiningTools
+from pow.tools.chain_store import CHAINS
+from pow.tools.chains import ChainTools
+from pow.tools.mining import DEMO_PROMPT, MiningTools
+from pow.tools.queries import QueryTools
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 from anyio.from_thread import start_blocking_portal
 
-from pow.chain import Chain, block_prefix
-from pow.engines.durable_task import DurableTaskEngine
-from pow.miner import mine_chain
-from pow.pool import MinerPool
-from pow.scanning import scan
-from pow.workflow import MiningJob
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.mining.chain import Chain, block_prefix
+from pow.mining.miner import mine_chain
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import MiningJob
+from pow.scanning.backends import scan
 
 # A guard against hangs only.
 WAIT_SECONDS = 240.0

@@ -18,9 +18,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.comparison import ROUNDS, Comparison, Measure, MeasureAll, Pair, Report
-from pow.cores import usable_cores
-from pow.pool import MinerPool
-from pow.scanning import active_backend
+from pow.mining.cores import usable_cores
+from pow.mining.pool import MinerPool
+from pow.scanning.backends import active_backend
 
 _REPORT = pytest.StashKey[Report]()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.comparison import Work
-from pow.chain import MAX_DIFFICULTY, block_prefix
-from pow.scanning import HASHLIB, scan, supported_backends
+from pow.mining.chain import MAX_DIFFICULTY, block_prefix
+from pow.scanning.backends import HASHLIB, scan, supported_backends
 
 PREVIOUS_HASH = "0123456789ABCDEF" * 4
 # The usual work: a block after the ninth, and nonces of 10 digits.

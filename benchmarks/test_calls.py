@@ -16,9 +16,9 @@ from server_process import ServerProcess
 
 from benchmarks.chains import mine, scan_blocks, workflows
 from benchmarks.comparison import Measure, Pair, Report, Section, Work, call_cells
-from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
-from pow.miner import mine_chain
-from pow.pool import MinerPool
+from pow.mining.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
+from pow.mining.miner import mine_chain
+from pow.mining.pool import MinerPool
 
 DIFFICULTY = 8
 JOB = f"{DEFAULT_BLOCKS} blocks at difficulty {DIFFICULTY}"

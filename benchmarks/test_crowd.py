@@ -24,7 +24,7 @@ from python_process import HANG_SECONDS
 from server_process import ServerProcess
 
 from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
-from pow.cores import usable_cores
+from pow.mining.cores import usable_cores
 
 WORKFLOWS, VIEWERS = 100, 50
 # None of them ends meanwhile.

@@ -1,4 +1,4 @@
-"""Real chains against the law that `pow.odds` predicts them by: their attempts, and their times at the rate.
+"""Real chains against the law that `pow.mining.odds` predicts them by: their attempts, and their times at the rate.
 
 Chains from many genesis texts are independent samples of the law, and the same ones in every run: their
 attempts depend on nothing but the texts. So the test of their distribution can't fail by chance from one
@@ -19,10 +19,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.comparison import Cells, Report, Section, significant
-from pow.calibration import measure_rate, processor_name
-from pow.chain import DEFAULT_BLOCKS, Chain, verify_chain
-from pow.miner import mine_chain, shared_pool
-from pow.odds import chance_within, expected_hashes, quantile_hashes
+from pow.mining.calibration import measure_rate, processor_name
+from pow.mining.chain import DEFAULT_BLOCKS, Chain, verify_chain
+from pow.mining.miner import mine_chain, shared_pool
+from pow.mining.odds import chance_within, expected_hashes, quantile_hashes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ from anyio.from_thread import start_blocking_portal
 from scheduler_process import SchedulerProcess, WorkerProcess
 
 from benchmarks.comparison import MeasureAll, Pair, Report, Section, rate_cells
-from pow.chain import DEFAULT_GENESIS, Block
-from pow.cores import usable_cores
-from pow.miner import mine_chain, shared_pool
-from pow.workflow import MiningJob
+from pow.mining.chain import DEFAULT_GENESIS, Block
+from pow.mining.cores import usable_cores
+from pow.mining.miner import mine_chain, shared_pool
+from pow.mining.workflow import MiningJob
 
 # What the target is meant for, where one thread takes no longer than so many seconds on average …
 DIFFICULTY = 30

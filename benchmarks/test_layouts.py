@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.comparison import Comparison, MeasureAll, Pair, Report, Section, Work, significant, target_met
 from benchmarks.scans import DIGITS, NATIVE_BACKENDS, PREFIX, PREVIOUS_HASH, needs_native, nonces_of, vain_scan
-from pow.chain import DEFAULT_GENESIS, block_prefix
+from pow.mining.chain import DEFAULT_GENESIS, block_prefix
 
 pytestmark = needs_native
 

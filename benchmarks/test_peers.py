@@ -5,7 +5,7 @@ import pytest
 from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
 from benchmarks.peers import PEERS, PeerMissing
 from benchmarks.scans import DIGITS, PREFIX, nonces_of, vain_scan
-from pow.scanning import active_backend
+from pow.scanning.backends import active_backend
 
 SECONDS = 0.25
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.comparison import Measure, MeasureAll, Pair, Report, Section, rate_cells, significant
 from benchmarks.scans import DIGITS, FIRST_NONCE, NATIVE_BACKENDS, PREFIX, needs_native, nonces_of, vain_scan
-from pow.scanning import HASHLIB, supported_backends
+from pow.scanning.backends import HASHLIB, supported_backends
 
 # Long enough that the call itself costs nothing, short enough that a pair sees the same machine.
 SECONDS = 0.25

@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
 from benchmarks.scans import FIRST_NONCE, PREFIX
-from pow.chain import MAX_DIFFICULTY
-from pow.cores import usable_cores
-from pow.pool import MinerPool, SearchResult
-from pow.scanning import active_backend
+from pow.mining.chain import MAX_DIFFICULTY
+from pow.mining.cores import usable_cores
+from pow.mining.pool import MinerPool, SearchResult
+from pow.scanning.backends import active_backend
 
 # Of each search: some fifty chunks a thread, so that the last ones, when a thread may idle, don't count.
 SECONDS = 1.0

@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.chains import mine, scan_blocks, workflows
 from benchmarks.comparison import Comparison, Measure, Pair, Report, Section, rate_cells
-from pow.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
-from pow.miner import mine_chain, shared_pool
-from pow.odds import expected_seconds
-from pow.pool import MinerPool
+from pow.mining.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
+from pow.mining.miner import mine_chain, shared_pool
+from pow.mining.odds import expected_seconds
+from pow.mining.pool import MinerPool
 
 # What the targets are meant for, where it takes no longer than so many seconds on average …
 DIFFICULTY = 28

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=False
-"""Thin binding of the C kernels. Arguments are checked by its callers, `pow.scanning` and `pow.histogram`."""
+"""Thin binding of the C kernels. Arguments are checked by its callers, `pow.scanning.backends` and `pow.scanning.histogram`."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString

@@ -3,10 +3,10 @@
 Import names from here (`from pow import scan`), never `import pow` by itself: that hides the builtin.
 """
 
-from pow.chain import Block, Chain, verify_chain
 from pow.errors import PowError
-from pow.miner import mine_chain
-from pow.scanning import scan, supported_backends
+from pow.mining.chain import Block, Chain, verify_chain
+from pow.mining.miner import mine_chain
+from pow.scanning.backends import scan, supported_backends
 
 __version__ = "0.1.0"
 __all__ = ["Block", "Chain", "PowError", "mine_chain", "scan", "supported_backends", "verify_chain"]

@@ -2,6 +2,6 @@
 
 import sys
 
-from pow.cli import main
+from pow.cli.main import main
 
 sys.exit(main())

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pow.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
 from pow.errors import SettingsError
-from pow.pool import MAX_THREADS
-from pow.window import MAX_FAN_OUT
+from pow.mining.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
+from pow.mining.pool import MAX_THREADS
+from pow.mining.window import MAX_FAN_OUT
 
 # Where the server listens unless the command line says otherwise: the Functions host's own port.
 DEFAULT_HOST = "127.0.0.1"

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pow.on_behalf_of import OnBehalfOf
+from pow.identity.graph import OnBehalfOf
 
 
 @dataclass

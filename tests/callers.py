@@ -5,8 +5,8 @@ import base64
 import json
 from collections.abc import Mapping
 
-from pow.identity import Caller, Identities, IdentityResult
-from pow.on_behalf_of import OnBehalfOf
+from pow.identity.callers import Caller, Identities, IdentityResult
+from pow.identity.graph import OnBehalfOf
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"

@@ -11,9 +11,9 @@ import pytest
 from definition import SEED_VARIABLE, seed
 from server_process import ServerProcess
 
-from pow import scanning
-from pow.engines.durable_task import DurableTaskEngine
-from pow.pool import MinerPool
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.mining.pool import MinerPool
+from pow.scanning import backends as scanning
 
 
 def pytest_configure() -> None:

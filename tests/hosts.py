@@ -17,8 +17,8 @@ from mcp import Client
 from python_process import HANG_SECONDS
 from server_process import ServerProcess
 
-from pow.engines.journal import Journal
-from pow.workflow import ORCHESTRATION, Document, MiningJob, initial_state
+from pow.longwork.engines.journal import Journal
+from pow.mining.workflow import ORCHESTRATION, Document, MiningJob, initial_state
 
 # No tool lets such a job through: this is what an engine does with one all the same.
 FAILING: Document = initial_state(MiningJob(difficulty=300, blocks=1, genesis="GENESIS"), 1.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from python_process import HANG_SECONDS
 
-from pow.mcp_tasks import TASKS
+from pow.mcp.tasks import TASKS
 
 REVISION = "2026-07-28"
 Answer = dict[str, Any]

@@ -22,10 +22,10 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.testing.in_memory_backend import ActivityWorkItem
 from python_process import HANG_SECONDS, PythonProcess
 
-from pow.engines.backend import FreshHistoriesBackend
-from pow.engines.driver import SCHEDULER_SLICE_SECONDS
-from pow.engines.scheduler import SchedulerAddress, scheduler_client
-from pow.workflow import ORCHESTRATION, Document, MiningJob, initial_state
+from pow.longwork.engines.backend import FreshHistoriesBackend
+from pow.longwork.engines.driver import SCHEDULER_SLICE_SECONDS
+from pow.longwork.engines.scheduler import SchedulerAddress, scheduler_client
+from pow.mining.workflow import ORCHESTRATION, Document, MiningJob, initial_state
 
 
 @dataclass

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pow import hashlib_scan, scanning
 from pow.errors import BackendError
-from pow.scanning import Backend, Kernel, StopFlag, active_backend, measured_rates, scan, supported_backends
+from pow.scanning import backends as scanning
+from pow.scanning import hashlib_backend
+from pow.scanning.backends import Backend, Kernel, StopFlag, active_backend, measured_rates, scan, supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 
@@ -88,7 +89,7 @@ def fake(fresh_backends: None, monkeypatch: pytest.MonkeyPatch) -> FakeNative:
     native = FakeNative(slow=1e-7, fast=1e-8, middling=5e-8, hashlib=1e-6)
     monkeypatch.delenv("POW_BACKEND", raising=False)
     monkeypatch.setattr(scanning, "_native", native)
-    monkeypatch.setattr(hashlib_scan, "scan", native.hashlib_scan)
+    monkeypatch.setattr(hashlib_backend, "scan", native.hashlib_scan)
     monkeypatch.setattr(scanning, "time", SimpleNamespace(perf_counter=native.perf_counter))
     return native
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from definition import SEED_VARIABLE, all_zero_bits, seed, zero_bits
 
-from pow.scanning import HASHLIB, all_backends, scan, supported_backends
+from pow.scanning.backends import HASHLIB, all_backends, scan, supported_backends
 
 each_native = pytest.mark.parametrize("backend", [name for name in supported_backends() if name != HASHLIB])
 

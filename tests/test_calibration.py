@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pow.calibration import (
+from pow.cli.calibration_report import as_dict, as_text, check_plot_file, duration, percentage, write_plot
+from pow.errors import InvalidArgument, MiningStopped
+from pow.mining.calibration import (
     MAX_BLOCKS,
     Calibration,
     Measurement,
@@ -22,11 +24,9 @@ from pow.calibration import (
     measure_rate,
     processor_name,
 )
-from pow.calibration_report import as_dict, as_text, check_plot_file, duration, percentage, write_plot
-from pow.errors import InvalidArgument, MiningStopped
-from pow.odds import chance_within, chance_within_seconds, expected_hashes
-from pow.pool import MinerPool
-from pow.scanning import supported_backends
+from pow.mining.odds import chance_within, chance_within_seconds, expected_hashes
+from pow.mining.pool import MinerPool
+from pow.scanning.backends import supported_backends
 
 MEASUREMENT = Measurement(15_300_000.0, 2.0, 2, "portable", "A Processor (R) $ 2.50GHz")
 CALIBRATION = calibrate(MEASUREMENT.hashes_per_second, 20, 4)

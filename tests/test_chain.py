@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pow.chain import (
+from pow.errors import InvalidArgument, InvalidChain
+from pow.mining.chain import (
     Block,
     Chain,
     Verification,
@@ -19,8 +20,7 @@ from pow.chain import (
     leading_zero_bits,
     verify_chain,
 )
-from pow.errors import InvalidArgument, InvalidChain
-from pow.scanning import scan
+from pow.scanning.backends import scan
 
 Document = dict[str, Any]
 

@@ -17,9 +17,9 @@ from azurite import Azurite
 from functions_process import start_azurite
 from python_process import HANG_SECONDS
 
-from pow.blob_chains import BlobChains, names_a_storage
-from pow.chain_store import CHAINS, FolderChains, check_name, file_name
 from pow.errors import ChainStoreError, InvalidArgument, SettingsError
+from pow.tools.blob_chains import BlobChains, names_a_storage
+from pow.tools.chain_store import CHAINS, FolderChains, check_name, file_name
 
 pytestmark = pytest.mark.anyio
 

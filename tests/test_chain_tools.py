@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from pow.chain import Chain
-from pow.chain_store import FolderChains
-from pow.chain_tools import ChainTools
-from pow.cli import main
-from pow.engine import Engine, WorkflowState
-from pow.engines.durable_task import DurableTaskEngine
+from pow.cli.main import main
 from pow.errors import ChainStoreError, InvalidArgument
+from pow.longwork.engine import Engine, WorkflowState
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.mining.chain import Chain
+from pow.mining.workflow import MiningJob
 from pow.settings import Settings
-from pow.tools import MiningTools, markdown_report
-from pow.workflow import MiningJob
+from pow.tools.chain_store import FolderChains
+from pow.tools.chains import ChainTools
+from pow.tools.mining import MiningTools, markdown_report
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from pow import __version__, backends_report
-from pow.calibration import calibrate
-from pow.scanning import active_backend, all_backends, native_missing
+from pow import __version__
+from pow.cli import backends_report
+from pow.mining.calibration import calibrate
+from pow.scanning.backends import active_backend, all_backends, native_missing
 
 HANG_SECONDS = 120.0
 USABLE = [name for name, backend in all_backends().items() if backend.usable]
@@ -440,8 +441,8 @@ def test_only_serving_and_drawing_import_what_is_slow() -> None:
         [
             sys.executable,
             "-c",
-            "import sys, pow.cli; slow = {'mcp', 'durabletask', 'numpy', 'uvicorn', 'matplotlib'}; "
-            "code = pow.cli.main(['calibrate', '--measure', '0.01', '--json']); "
+            "import sys, pow.cli.main; slow = {'mcp', 'durabletask', 'numpy', 'uvicorn', 'matplotlib'}; "
+            "code = pow.cli.main.main(['calibrate', '--measure', '0.01', '--json']); "
             "print(code, slow & set(sys.modules), file=sys.stderr)",
         ],
         capture_output=True,

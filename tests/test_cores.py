@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pow import cores
-from pow import pool as pool_module
-from pow.cores import cgroup_quota, usable_cores
 from pow.errors import BackendError, InvalidArgument
-from pow.pool import MinerPool
-from pow.scanning import supported_backends
+from pow.mining import cores
+from pow.mining import pool as pool_module
+from pow.mining.cores import cgroup_quota, usable_cores
+from pow.mining.pool import MinerPool
+from pow.scanning.backends import supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 
@@ -201,7 +201,7 @@ def test_this_machine_has_at_least_one_core() -> None:
 def test_a_process_bound_to_one_core_has_one() -> None:
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from pow.cores import usable_cores; print(usable_cores())"
+        "from pow.mining.cores import usable_cores; print(usable_cores())"
     )
     bound = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert bound.stdout == "1\n"

@@ -14,9 +14,9 @@ from mcp import Client
 from python_process import HANG_SECONDS
 from server_process import ServerProcess
 
-from pow.chain import Chain, verify_chain
-from pow.engines.journal import FILE_NAME
-from pow.scanning import native_missing
+from pow.longwork.engines.journal import FILE_NAME
+from pow.mining.chain import Chain, verify_chain
+from pow.scanning.backends import native_missing
 
 pytestmark = pytest.mark.anyio
 

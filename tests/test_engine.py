@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pow.engine import WorkflowState
-from pow.engines import durable_task
-from pow.engines.durable_task import DurableTaskEngine
-from pow.engines.journal import FILE_NAME, Journal
 from pow.errors import EngineError
-from pow.pool import MinerPool
-from pow.workflow import MiningJob
+from pow.longwork.engine import WorkflowState
+from pow.longwork.engines import durable_task
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.longwork.engines.journal import FILE_NAME, Journal
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import MiningJob
 
 pytestmark = pytest.mark.anyio
 
@@ -58,9 +58,9 @@ async def test_slices_side_by_side_and_those_that_outlive_their_history_give_the
     genesis_chain: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Histories so short that slices above a hit answer in the next one, whose tasks bear the same numbers.
-    monkeypatch.setattr("pow.workflow._SLICES_PER_SHARED_HISTORY", 4)
-    monkeypatch.setattr("pow.window._FIRST_NONCES", 1 << 16)
-    monkeypatch.setattr("pow.window._SHORTEST_SECONDS", 0.001)
+    monkeypatch.setattr("pow.mining.workflow._SLICES_PER_SHARED_HISTORY", 4)
+    monkeypatch.setattr("pow.mining.window._FIRST_NONCES", 1 << 16)
+    monkeypatch.setattr("pow.mining.window._SHORTEST_SECONDS", 0.001)
     async with DurableTaskEngine(MinerPool(), fan_out=3) as engine:
         states = await asyncio.gather(*(run(engine, MiningJob(18, 4, "GENESIS")) for _ in range(5)))
 
@@ -79,7 +79,7 @@ async def test_hashlib_gives_the_same_chain(genesis_chain: dict[int, dict[str, A
 async def test_a_history_that_is_continued_as_new_gives_the_same_chain(
     genesis_chain: dict[int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("pow.workflow.SLICES_PER_HISTORY", 3)
+    monkeypatch.setattr("pow.mining.workflow.SLICES_PER_HISTORY", 3)
     continued: list[str] = []
     carry_on = Journal.carry_on
 

@@ -9,9 +9,9 @@ import pytest
 from python_process import HANG_SECONDS
 from server_process import ServerProcess
 
-from pow.chain import Chain
-from pow.miner import mine_chain
-from pow.tools import markdown_report
+from pow.mining.chain import Chain
+from pow.mining.miner import mine_chain
+from pow.tools.mining import markdown_report
 
 AGENT = Path(__file__).parent.parent / "examples" / "agent.py"
 

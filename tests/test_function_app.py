@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from wheel_builds import HANG_SECONDS, ROOT, run, wheel
 
 from pow.settings import Settings
-from pow.tool_specs import tool_specs
+from pow.tools.specs import tool_specs
 
 Bindings = dict[str, list[dict[str, Any]]]
 
@@ -210,7 +210,14 @@ def test_the_app_is_short_and_imports_only_azure_pow_and_the_standard_library() 
 def test_the_app_binds_and_does_not_hash() -> None:
     source = ast.parse(APP.read_text("utf-8"))
 
-    assert not imported(source) & {"hashlib", "hmac", "zlib", "pow.chain", "pow.hashlib_scan", "pow.scanning"}
+    assert not imported(source) & {
+        "hashlib",
+        "hmac",
+        "zlib",
+        "pow.mining.chain",
+        "pow.scanning.hashlib_backend",
+        "pow.scanning.backends",
+    }
     identifiers = {
         *(node.id for node in ast.walk(source) if isinstance(node, ast.Name)),
         *(node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)),
@@ -232,13 +239,13 @@ import importlib.metadata, json, sys
 folder = sys.argv[1]
 sys.path[:0] = [folder, folder + "/.python_packages/lib/site-packages"]
 import function_app
-import pow.scanning
+import pow.scanning.backends
 facts = {
     "python": sys.version.split(".")[:2],
     "azure-functions": importlib.metadata.version("azure-functions").split(".")[0],
     "app": function_app.__file__,
     "pow": pow.__file__,
-    "backend": pow.scanning.active_backend().name,
+    "backend": pow.scanning.backends.active_backend().name,
 }
 print(json.dumps(facts))
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pow.azure.triggers import BoundChain, Call, answer, tool_trigger
 from pow.errors import InvalidArgument
-from pow.functions_mcp import BoundChain, Call, answer, tool_trigger
 from pow.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ async def echo(**arguments: Any) -> dict[str, Any]:
 
 
 def test_the_module_needs_no_package_of_azure_and_not_the_mcp_sdk() -> None:
-    probe = "import sys, pow.functions_mcp; print({'azure', 'mcp', 'pydantic'} & set(sys.modules))"
+    probe = "import sys, pow.azure.triggers; print({'azure', 'mcp', 'pydantic'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True)
 
     assert ran.stdout.strip() == "set()"

@@ -13,8 +13,8 @@ import pytest
 from definition import all_zero_bits
 
 from pow.errors import BackendError, InvalidArgument
-from pow.histogram import leading_zero_histogram
-from pow.scanning import HASHLIB, Backend, active_backend, scan, supported_backends
+from pow.scanning.backends import HASHLIB, Backend, active_backend, scan, supported_backends
+from pow.scanning.histogram import leading_zero_histogram
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 each_native = pytest.mark.parametrize("backend", [name for name in supported_backends() if name != HASHLIB])
@@ -102,7 +102,7 @@ def test_the_digits_may_lie_anywhere_in_a_block_or_in_two(backend: str, middle: 
 
 @each_native
 def test_a_count_in_several_strides_misses_nothing_between_them(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pow.histogram._STRIDE", 1_000)
+    monkeypatch.setattr("pow.scanning.histogram._STRIDE", 1_000)
     assert counted(GENESIS, 99_500, 102_501, backend) == expected(GENESIS, 99_500, 102_501)
 
 
@@ -211,7 +211,7 @@ def test_the_backend_that_is_asked_for_is_the_one_that_counts(backend: str, monk
 
         return chosen._replace(counter=count)
 
-    monkeypatch.setattr("pow.histogram.active_backend", choose)
+    monkeypatch.setattr("pow.scanning.histogram.active_backend", choose)
     leading_zero_histogram(GENESIS, 0, 100, backend=backend)
     monkeypatch.setenv("POW_BACKEND", backend)
     leading_zero_histogram(GENESIS, 0, 100)
@@ -229,7 +229,7 @@ def python(program: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_importing_pow_and_its_histogram_does_not_import_numpy() -> None:
-    ended = python("import pow.histogram, sys; print(pow.histogram, {'numpy'} & set(sys.modules))")
+    ended = python("import pow.scanning.histogram, sys; print(pow.scanning.histogram, {'numpy'} & set(sys.modules))")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("set()\n")
 
@@ -237,7 +237,7 @@ def test_importing_pow_and_its_histogram_does_not_import_numpy() -> None:
 def test_without_numpy_a_histogram_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('not here')")
     program = """
-from pow.histogram import leading_zero_histogram
+from pow.scanning.histogram import leading_zero_histogram
 from pow import PowError
 try:
     leading_zero_histogram(b"", 0, 1)

@@ -25,7 +25,7 @@ from python_process import HANG_SECONDS
 from pow import __version__
 from pow.errors import SettingsError
 from pow.settings import Settings
-from pow.tools import INSTRUCTIONS
+from pow.tools.mining import INSTRUCTIONS
 
 SETTINGS_OF_PARAMETERS = {
     "waitBudgetSeconds": "WaitBudgetSeconds",

@@ -24,8 +24,8 @@ from callers import (
     whoami,
 )
 
-from pow.identity import Caller, caller_from_headers
-from pow.on_behalf_of import OnBehalfOf
+from pow.identity.callers import Caller, caller_from_headers
+from pow.identity.graph import OnBehalfOf
 from pow.settings import Settings
 
 
@@ -204,7 +204,7 @@ def test_a_caller_is_told_who_they_are_without_on_behalf_of() -> None:
 
 def test_importing_it_brings_nothing_large() -> None:
     script = (
-        "import sys, pow.identity\n"
+        "import sys, pow.identity.callers\n"
         "print({'azure', 'msal', 'pydantic', 'mcp', 'requests'} & {name.split('.')[0] for name in sys.modules})"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

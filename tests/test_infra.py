@@ -348,7 +348,7 @@ def test_the_repository_has_no(check: Callable[[Path], list[str]]) -> None:
         (documentation_faults, "docs/deploy.md", "| `MAX_BLOCKS` | 64 |", "| `MAX_BLOCKS` | 65 |"),
         (documentation_faults, "docs/deploy.md", "| `MiningFanOut` |", "| `MiningFanout` |"),
         (documentation_faults, "infra/main.parameters.json", "SCHEDULER_SKU", "SCHEDULER_TIER"),
-        (setting_faults, "pow/scanning.py", 'os.environ.get("POW_BACKEND"', 'os.environ.get("POW_KERNEL"'),
+        (setting_faults, "pow/scanning/backends.py", 'os.environ.get("POW_BACKEND"', 'os.environ.get("POW_KERNEL"'),
     ],
 )
 def test_a_fault_is_found(check: Callable[[Path], list[str]], file: str, old: str, new: str, checkout: Path) -> None:

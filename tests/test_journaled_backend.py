@@ -8,8 +8,8 @@ import grpc
 import pytest
 from google.protobuf import wrappers_pb2
 
-from pow.engines.backend import JournaledBackend
-from pow.engines.journal import Journal
+from pow.longwork.engines.backend import JournaledBackend
+from pow.longwork.engines.journal import Journal
 
 WORKFLOW = "a-workflow"
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pow.chain import MAX_DIFFICULTY
-from pow.engines import journaled_slice
-from pow.engines.journal import Journal
-from pow.engines.journaled_slice import mine_journaled_slice
-from pow.pool import MinerPool
-from pow.workflow import SliceReached
+from pow.longwork.engines import journaled_slice
+from pow.longwork.engines.journal import Journal
+from pow.longwork.engines.journaled_slice import mine_journaled_slice
+from pow.mining.chain import MAX_DIFFICULTY
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import SliceReached
 
 ID = "a-workflow"
 # Nothing meets it.

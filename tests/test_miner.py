@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from pow import miner, scanning
-from pow import pool as pool_module
-from pow.chain import Block
 from pow.errors import BackendError, InvalidArgument, MiningStopped
-from pow.miner import BlockSlice, MiningProgress, mine_block, mine_chain, shared_pool
-from pow.pool import MinerPool, SearchResult
-from pow.scanning import Backend, Kernel, StopFlag, active_backend, native_missing, supported_backends
+from pow.mining import miner
+from pow.mining import pool as pool_module
+from pow.mining.chain import Block
+from pow.mining.miner import BlockSlice, MiningProgress, mine_block, mine_chain, shared_pool
+from pow.mining.pool import MinerPool, SearchResult
+from pow.scanning import backends as scanning
+from pow.scanning.backends import Backend, Kernel, StopFlag, active_backend, native_missing, supported_backends
 
 Document = dict[str, Any]
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pow import scanning
 from pow.errors import BackendError
-from pow.scanning import active_backend, scan, supported_backends
+from pow.scanning import backends as scanning
+from pow.scanning.backends import active_backend, scan, supported_backends
 
 native = pytest.importorskip("pow._native")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pow.errors import InvalidArgument
-from pow.odds import (
+from pow.mining.odds import (
     chance_beyond,
     chance_within,
     chance_within_seconds,

@@ -22,7 +22,7 @@ from callers import (
     whoami,
 )
 
-from pow.on_behalf_of import OnBehalfOf
+from pow.identity.graph import OnBehalfOf
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ import json, sys
 folder = sys.argv[1]
 sys.path[:0] = [folder, folder + "/.python_packages/lib/site-packages"]
 import function_app
-import pow.scanning
-print(json.dumps([pow.__file__, pow.scanning.active_backend().name]))
+import pow.scanning.backends
+print(json.dumps([pow.__file__, pow.scanning.backends.active_backend().name]))
 """
 
 

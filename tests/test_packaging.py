@@ -80,7 +80,7 @@ def test_the_wheel_from_it_is_for_every_python_from_3_11_on_and_holds_what_it_mu
     assert [name for name in names if name.startswith("pow/_native.abi3.")]
     package = [path for path in (ROOT / "pow").rglob("*") if path.is_file()]
     written = {path.relative_to(ROOT).as_posix() for path in package if path.suffix not in (".so", ".pyd", ".pyc")}
-    assert {"pow/py.typed", "pow/_native.pyi", "pow/engines/__init__.py"} <= written <= set(names)
+    assert {"pow/py.typed", "pow/_native.pyi", "pow/longwork/engines/__init__.py"} <= written <= set(names)
     # Neither sources of the kernels nor tests.
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pow", "pow_mcp"}
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]

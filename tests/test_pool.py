@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pow import pool as pool_module
-from pow.pool import MinerPool, SearchResult
-from pow.scanning import Backend, Kernel, StopFlag, active_backend, scan, supported_backends
+from pow.mining import pool as pool_module
+from pow.mining.pool import MinerPool, SearchResult
+from pow.scanning.backends import Backend, Kernel, StopFlag, active_backend, scan, supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 

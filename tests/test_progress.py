@@ -1,7 +1,7 @@
 """What is said of a search that has no memory: the odds from now on, and no percentage."""
 
-from pow.progress import odds, progress_document, progress_sentence
-from pow.workflow import Progress
+from pow.mining.progress import odds, progress_document, progress_sentence
+from pow.mining.workflow import Progress
 
 FRESH = Progress(blocks_done=0, blocks_total=4, hashes=0, seconds=0.0)
 UNDER_WAY = Progress(blocks_done=1, blocks_total=4, hashes=2_000_000, seconds=2.0)

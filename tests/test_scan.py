@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pow.errors import InvalidArgument
-from pow.scanning import scan, supported_backends
+from pow.scanning.backends import scan, supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 

@@ -15,11 +15,11 @@ from mcp_types import TextResourceContents
 from raw_caller import RawCaller
 
 from pow import __version__
-from pow.mining_app import MINING_APP_NAME, MINING_APP_PAGE_META, MINING_APP_TITLE, mining_app_html
-from pow.scanning import native_missing
+from pow.mcp.mining_app import MINING_APP_NAME, MINING_APP_PAGE_META, MINING_APP_TITLE, mining_app_html
+from pow.scanning.backends import native_missing
 from pow.settings import Settings
-from pow.tool_specs import tool_specs
-from pow.tools import INSTRUCTIONS
+from pow.tools.mining import INSTRUCTIONS
+from pow.tools.specs import tool_specs
 
 pytestmark = pytest.mark.anyio
 

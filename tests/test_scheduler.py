@@ -13,11 +13,11 @@ from python_process import HANG_SECONDS
 from scheduler_process import SchedulerProcess
 from server_process import ServerProcess
 
-from pow.engines.durable_task import DurableTaskEngine
-from pow.engines.scheduler import SchedulerAddress
 from pow.errors import EngineError, SettingsError
-from pow.pool import MinerPool
-from pow.workflow import MiningJob
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.longwork.engines.scheduler import SchedulerAddress
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import MiningJob
 
 pytestmark = pytest.mark.anyio
 

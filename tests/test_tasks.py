@@ -22,15 +22,15 @@ from python_process import HANG_SECONDS
 from raw_caller import Answer, RawCaller
 from server_process import ServerProcess
 
-from pow.chain import Chain, verify_chain
-from pow.engines.durable_task import DurableTaskEngine
-from pow.http_app import MCP_PATH, mcp_app
-from pow.mcp_tasks import RETENTION_SECONDS, TASKS, TasksExtension
-from pow.mining_tasks import TOOLS, MiningTasks
-from pow.pool import MinerPool
-from pow.scanning import native_missing
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.mcp.mining_tasks import TOOLS, MiningTasks
+from pow.mcp.tasks import RETENTION_SECONDS, TASKS, TasksExtension
+from pow.mining.chain import Chain, verify_chain
+from pow.mining.pool import MinerPool
+from pow.scanning.backends import native_missing
 from pow.settings import Settings
-from pow.tools import MiningResult, MiningTools
+from pow.tools.mining import MiningResult, MiningTools
+from pow.web.app import MCP_PATH, mcp_app
 
 pytestmark = pytest.mark.anyio
 

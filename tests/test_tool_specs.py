@@ -8,16 +8,16 @@ from importlib.resources import files
 
 import pytest
 
-from pow.mcp_tools import Tools, listed_tools, mcp_server
+from pow.mcp.server import Tools, listed_tools, mcp_server
 from pow.settings import Settings
-from pow.tool_specs import argument_fault, tool_specs
+from pow.tools.specs import argument_fault, tool_specs
 
 OTHER = Settings(mining_difficulty=7, max_difficulty=9, max_blocks=3)
 
 
 def test_the_committed_file_is_what_the_server_lists() -> None:
-    committed = json.loads(files("pow").joinpath("tool_specs.json").read_text("utf-8"))
-    assert committed == listed_tools(Settings()), "run: python -m pow.mcp_tools > pow/tool_specs.json"
+    committed = json.loads(files("pow.tools").joinpath("specs.json").read_text("utf-8"))
+    assert committed == listed_tools(Settings()), "run: python -m pow.mcp.server > pow/tools/specs.json"
 
 
 @pytest.mark.parametrize("settings", [Settings(), OTHER], ids=["default", "other"])
@@ -33,7 +33,7 @@ def test_the_settings_show_in_the_specs_as_they_do_in_the_server(settings: Setti
 
 
 def test_the_specs_need_no_mcp_sdk() -> None:
-    program = "import sys, pow.tool_specs, pow.functions_mcp; print(sorted({'mcp', 'pydantic'} & set(sys.modules)))"
+    program = "import sys, pow.tools.specs, pow.azure.triggers; print(sorted({'mcp', 'pydantic'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from pow.chain import Chain, verify_chain
-from pow.engines.durable_task import DurableTaskEngine
 from pow.errors import InvalidArgument
+from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.mining.chain import Chain, verify_chain
+from pow.mining.workflow import MiningJob
 from pow.settings import Settings
-from pow.tools import MiningTools
-from pow.workflow import MiningJob
+from pow.tools.mining import MiningTools
 
 pytestmark = pytest.mark.anyio
 

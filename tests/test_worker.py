@@ -16,9 +16,9 @@ from python_process import HANG_SECONDS
 from scheduler_process import SchedulerProcess, WorkerProcess
 from server_process import ServerProcess
 
-from pow.chain import Chain, verify_chain
-from pow.scanning import native_missing
-from pow.workflow import MiningJob
+from pow.mining.chain import Chain, verify_chain
+from pow.mining.workflow import MiningJob
+from pow.scanning.backends import native_missing
 
 pytestmark = pytest.mark.anyio
 

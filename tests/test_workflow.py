@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from pow import pool as pool_module
-from pow import window, workflow
 from pow.errors import InvalidArgument
-from pow.pool import MinerPool
-from pow.scanning import NONCE_STOP
-from pow.workflow import (
+from pow.mining import pool as pool_module
+from pow.mining import window, workflow
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import (
     AwaitSlice,
     ContinueAsNew,
     Document,
@@ -32,6 +31,7 @@ from pow.workflow import (
     mine_chain_steps,
     mine_slice,
 )
+from pow.scanning.backends import NONCE_STOP
 
 CHAINS: list[Document] = json.loads(Path(__file__).with_name("genesis_chains.json").read_text("utf-8"))["chains"]
 MINED = [chain for chain in CHAINS if chain["difficulty"] <= 16]

@@ -21,7 +21,7 @@ NATIVE_TESTS = (
     "test_native_binding",
 )
 FALLBACK_TESTS = ("test_chain", "test_scan", "test_backend_choice")
-ACTIVE = "import pow.scanning as it; print(it.__file__); print(it.active_backend().name)"
+ACTIVE = "import pow.scanning.backends as it; print(it.__file__); print(it.active_backend().name)"
 
 
 def python(folder: Path, *arguments: str) -> list[str]:

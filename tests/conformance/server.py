@@ -16,8 +16,8 @@ from mcp_types import JSONRPCMessage
 from starlette.applications import Starlette
 from task_fixtures import Jobs, add_task_fixtures, tasks_extension
 
-from pow.http_app import MCP_PATH, mcp_app
-from pow.mcp_tools import _ArgumentNames
+from pow.mcp.server import _ArgumentNames
+from pow.web.app import MCP_PATH, mcp_app
 
 
 class Events(EventStore):

@@ -13,7 +13,7 @@ from core_fixtures import AnyContext, Server, field_of, form_request, name_reque
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, CallToolResult, InputRequest, InputRequiredResult, TextContent
 
-from pow.mcp_tasks import TasksExtension, TaskState
+from pow.mcp.tasks import TasksExtension, TaskState
 
 # The suite's shortest job takes a second and is to become a task.
 INLINE_SECONDS = 0.2

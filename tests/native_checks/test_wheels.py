@@ -28,7 +28,7 @@ NOT_A_DEBIAN = 77
 PROBE = """
 import json, platform, sys
 sys.path[:0] = sys.argv[1:]
-import pow.scanning as scanning
+import pow.scanning.backends as scanning
 
 usable = [name for name, backend in scanning.all_backends().items() if backend.usable]
 nonces = {name: scanning.scan(b"1:GENESIS:", 0, 10**6, 12, backend=name) for name in usable}

@@ -27,7 +27,7 @@ const UNITS: [number, string][] = [
   [60, "min"],
 ];
 
-/** Seconds in two digits or so of a fitting unit, as pow/progress.py has them. */
+/** Seconds in two digits or so of a fitting unit, as pow/mining/progress.py has them. */
 export function duration(seconds: number): string {
   const unit = UNITS.find(([size]) => seconds >= 2 * size);
   const value = seconds / (unit?.[0] ?? 1);

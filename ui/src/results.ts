@@ -1,4 +1,4 @@
-// The documents that the server answers with: see pow/tools.py, pow/progress.py and pow/dashboard.py.
+// The documents that the server answers with: see pow/tools/mining.py, pow/mining/progress.py and pow/web/dashboard.py.
 
 export interface Block {
   index: number;

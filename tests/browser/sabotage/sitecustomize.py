@@ -6,9 +6,9 @@ would come from, and everything above it is real.
 
 from collections.abc import Hashable
 
-from pow.engines import journaled_slice
-from pow.pool import MinerPool
-from pow.workflow import Document, mine_slice
+from pow.longwork.engines import journaled_slice
+from pow.mining.pool import MinerPool
+from pow.mining.workflow import Document, mine_slice
 
 
 def mine_slice_or_fail(pool: MinerPool, request: Document, owner: Hashable) -> Document:

@@ -1,1 +1,0 @@
-"""Engines: where workflows run. Each implements `pow.engine.Engine`."""

@@ -1,0 +1,1 @@
+"""Engines: where workflows run. Each implements `pow.longwork.engine.Engine`."""
