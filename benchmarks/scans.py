@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.comparison import Work
-from pow.mining.chain import MAX_DIFFICULTY, block_prefix
+from pow.limits import MAX_DIFFICULTY
+from pow.mining.chain import block_prefix
 from pow.scanning.backends import HASHLIB, scan, supported_backends
 
 PREVIOUS_HASH = "0123456789ABCDEF" * 4

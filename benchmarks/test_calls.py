@@ -16,7 +16,8 @@ from server_process import ServerProcess
 
 from benchmarks.chains import mine, scan_blocks, workflows
 from benchmarks.comparison import Measure, Pair, Report, Section, Work, call_cells
-from pow.mining.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
+from pow.limits import DEFAULT_BLOCKS
+from pow.mining.chain import DEFAULT_GENESIS, Chain
 from pow.mining.miner import mine_chain
 from pow.mining.pool import MinerPool
 

@@ -19,8 +19,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.comparison import Cells, Report, Section, significant
+from pow.limits import DEFAULT_BLOCKS
 from pow.mining.calibration import measure_rate, processor_name
-from pow.mining.chain import DEFAULT_BLOCKS, Chain, verify_chain
+from pow.mining.chain import Chain, verify_chain
 from pow.mining.miner import mine_chain, shared_pool
 from pow.mining.odds import chance_within, expected_hashes, quantile_hashes
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.comparison import Measure, Pair, Report, Section, rate_cells
 from benchmarks.scans import FIRST_NONCE, PREFIX
-from pow.mining.chain import MAX_DIFFICULTY
+from pow.limits import MAX_DIFFICULTY
 from pow.mining.cores import usable_cores
 from pow.mining.pool import MinerPool, SearchResult
 from pow.scanning.backends import active_backend

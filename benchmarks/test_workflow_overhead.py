@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks.chains import mine, scan_blocks, workflows
 from benchmarks.comparison import Comparison, Measure, Pair, Report, Section, rate_cells
-from pow.mining.chain import DEFAULT_BLOCKS, DEFAULT_GENESIS, Chain
+from pow.limits import DEFAULT_BLOCKS
+from pow.mining.chain import DEFAULT_GENESIS, Chain
 from pow.mining.miner import mine_chain, shared_pool
 from pow.mining.odds import expected_seconds
 from pow.mining.pool import MinerPool

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pow.errors import SettingsError
-from pow.mining.chain import DEFAULT_BLOCKS, MAX_DIFFICULTY
-from pow.mining.pool import MAX_THREADS
-from pow.mining.window import MAX_FAN_OUT
+from pow.limits import DEFAULT_BLOCKS, MAX_DIFFICULTY, MAX_FAN_OUT, MAX_THREADS
 
 # Where the server listens unless the command line says otherwise: the Functions host's own port.
 DEFAULT_HOST = "127.0.0.1"

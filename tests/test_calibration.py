@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pow.cli.calibration_report import as_dict, as_text, check_plot_file, duration, percentage, write_plot
+from pow.cli.calibration_report import as_dict, as_text, check_plot_file, write_plot
 from pow.errors import InvalidArgument, MiningStopped
 from pow.mining.calibration import (
     MAX_BLOCKS,
@@ -27,6 +27,7 @@ from pow.mining.calibration import (
 from pow.mining.odds import chance_within, chance_within_seconds, expected_hashes
 from pow.mining.pool import MinerPool
 from pow.scanning.backends import supported_backends
+from pow.units import duration, percentage
 
 MEASUREMENT = Measurement(15_300_000.0, 2.0, 2, "portable", "A Processor (R) $ 2.50GHz")
 CALIBRATION = calibrate(MEASUREMENT.hashes_per_second, 20, 4)

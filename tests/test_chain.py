@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from pow.errors import InvalidArgument, InvalidChain
+from pow.limits import check_difficulty
 from pow.mining.chain import (
     Block,
     Chain,
     Verification,
     block_digest,
     block_prefix,
-    check_difficulty,
     check_genesis,
     leading_zero_bits,
     verify_chain,

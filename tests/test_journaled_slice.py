@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from pow.limits import MAX_DIFFICULTY
 from pow.longwork.engines import journaled_slice
 from pow.longwork.engines.journal import Journal
 from pow.longwork.engines.journaled_slice import mine_journaled_slice
-from pow.mining.chain import MAX_DIFFICULTY
 from pow.mining.pool import MinerPool
 from pow.mining.workflow import SliceReached
 

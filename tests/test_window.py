@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pow.limits import NONCE_STOP
 from pow.mining.window import BlockWindow, NonceRange, Pace
-from pow.scanning.backends import NONCE_STOP
 
 
 def search(searched: NonceRange, hits: list[int], tried: int) -> tuple[bool, int]:

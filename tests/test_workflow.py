@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pow.errors import InvalidArgument
+from pow.limits import NONCE_STOP
 from pow.mining import pool as pool_module
 from pow.mining import window, workflow
 from pow.mining.pool import MinerPool
@@ -31,7 +32,6 @@ from pow.mining.workflow import (
     mine_chain_steps,
     mine_slice,
 )
-from pow.scanning.backends import NONCE_STOP
 
 CHAINS: list[Document] = json.loads(Path(__file__).with_name("genesis_chains.json").read_text("utf-8"))["chains"]
 MINED = [chain for chain in CHAINS if chain["difficulty"] <= 16]

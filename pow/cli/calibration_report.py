@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pow.errors import InvalidArgument
 from pow.mining.calibration import Calibration, Measurement
 from pow.mining.odds import chance_within_seconds, quantile_seconds
+from pow.units import DAY, HOUR, MINUTE, YEAR, duration, percentage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,49 +20,14 @@ if TYPE_CHECKING:
 # Each with the metadata that leave out when it was drawn: equal plots are equal files.
 _PLOT_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
-_MINUTE, _HOUR, _DAY, _YEAR = 60.0, 3600.0, 86400.0, 365.25 * 86400.0
-_UNITS = (
-    ("ns", 1e-9),
-    ("µs", 1e-6),
-    ("ms", 1e-3),
-    ("s", 1.0),
-    ("min", _MINUTE),
-    ("h", _HOUR),
-    ("days", _DAY),
-    ("years", _YEAR),
-)
-
 _CURVE_POINTS = 400
 # Of the time axis: its units, each with the last tick before the next unit takes over, and how much
 # text fits below it.
 _TICK_UNITS = (
     *(("ns", 1e-9, 500), ("µs", 1e-6, 500), ("ms", 1e-3, 500), ("s", 1.0, 20)),
-    *(("min", _MINUTE, 20), ("h", _HOUR, 10), ("day", _DAY, 200)),
+    *(("min", MINUTE, 20), ("h", HOUR, 10), ("day", DAY, 200)),
 )
 _TICK_CHARACTERS = 75
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best, with three digits: "412 ms", "1.50 min", "2,280 years"."""
-    name, size = _UNITS[0]
-    for larger, its_size in _UNITS[1:]:
-        # Two days, but 24 hours.
-        if seconds >= its_size * (2 if its_size >= _DAY else 0.9995):
-            name, size = larger, its_size
-    value = seconds / size
-    if value >= 1e6 or 0 < value < 0.01:
-        return f"{value:.1e} {name}"
-    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:,.{decimals}f} {name}"
-
-
-def percentage(chance: float) -> str:
-    """A chance in percent with one decimal; never 0 or 100 for what is possible and not certain."""
-    if chance < 0.0005:
-        return "< 0.1 %"
-    if chance >= 0.9995:
-        return "> 99.9 %"
-    return f"{100 * chance:.1f} %"
 
 
 def as_dict(measurement: Measurement, calibration: Calibration) -> dict[str, Any]:
@@ -271,7 +237,7 @@ def _round_times(steps: tuple[int, ...]) -> dict[str, float]:
     for power in range(80):
         for step in steps:
             number = f"{step * 10**power:,}" if power < 6 else f"{step}e{power}"
-            times[f"{number} year{'' if number == '1' else 's'}"] = step * 10.0**power * _YEAR
+            times[f"{number} year{'' if number == '1' else 's'}"] = step * 10.0**power * YEAR
     return times
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from pow import __version__
 from pow.cli import backends_report, calibration_report
 from pow.errors import BackendError, InvalidArgument, InvalidChain, PowError, SettingsError
+from pow.limits import DEFAULT_BLOCKS, MAX_DIFFICULTY, MAX_THREADS
 from pow.mining.calibration import (
     DEFAULT_CHANCE,
     DEFAULT_MEASURE_SECONDS,
@@ -27,18 +28,12 @@ from pow.mining.calibration import (
     calibrate,
     measure_rate,
 )
-from pow.mining.chain import (
-    DEFAULT_BLOCKS,
-    DEFAULT_GENESIS,
-    MAX_DIFFICULTY,
-    Chain,
-    check_genesis,
-    verify_chain,
-)
+from pow.mining.chain import DEFAULT_GENESIS, Chain, check_genesis, verify_chain
 from pow.mining.miner import MiningProgress, mine_chain, shared_pool
-from pow.mining.pool import MAX_THREADS, MinerPool
+from pow.mining.pool import MinerPool
 from pow.scanning.backends import AUTO, active_backend, native_missing
 from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+from pow.units import duration
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -427,7 +422,7 @@ class _ProgressLine:
             f"{'█' * done}{'░' * (self._BAR - done)} {progress.blocks_done}/{progress.blocks_total} blocks  "
             f"{progress.rate / 1e6:.1f} million hashes/s  "
             # A search has no memory, so this doesn't count down within a block; it is still the best guess.
-            f"{'' if left is None else f'about {calibration_report.duration(left)} left on average'}"
+            f"{'' if left is None else f'about {duration(left)} left on average'}"
         )
         self.write(line)
 

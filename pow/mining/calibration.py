@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pow.errors import InvalidArgument, MiningStopped
-from pow.mining.chain import MAX_DIFFICULTY, block_prefix
+from pow.limits import MAX_DIFFICULTY
+from pow.mining.chain import block_prefix
 from pow.mining.odds import chance_within_seconds, expected_seconds, median_seconds, percentile_95_seconds
 from pow.mining.pool import MinerPool
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pow.errors import InvalidArgument, InvalidChain
+from pow.limits import MAX_DIFFICULTY, MAX_NONCE
+from pow.units import quote
 
 # The records here, and in all modules that `from pow import …` imports, are named tuples and not dataclasses:
 # importing those takes longer than all the rest of the package, and every cold start pays for it.
 
 DEFAULT_GENESIS = "GENESIS"
-DEFAULT_BLOCKS = 4
-MAX_DIFFICULTY = 256
-MAX_NONCE = 2**64 - 1
 MAX_GENESIS_BYTES = 64
 
 
@@ -34,17 +33,6 @@ def block_digest(index: int, previous_hash: str, nonce: int) -> bytes:
 def leading_zero_bits(digest: bytes) -> int:
     """How many zero bits a digest starts with, 0 to 8 * len(digest)."""
     return len(digest) * 8 - int.from_bytes(digest, "big").bit_length()
-
-
-def check_difficulty(value: int) -> int:
-    """`value` itself, if it is a number of bits that SHA-256 has.
-
-    Raises:
-        InvalidArgument: it isn't an integer from 0 to 256.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_DIFFICULTY:
-        raise InvalidArgument(f"difficulty must be an integer from 0 to {MAX_DIFFICULTY}, not {value!r}")
-    return value
 
 
 def check_genesis(value: object) -> str:
@@ -152,7 +140,7 @@ class Chain(NamedTuple):
         fields = _object(document, "chain")
         blocks = fields.get("blocks")
         if not isinstance(blocks, Sequence) or isinstance(blocks, str):
-            raise InvalidChain(f"chain.blocks must be a list of blocks, not {_brief(blocks)}")
+            raise InvalidChain(f"chain.blocks must be a list of blocks, not {_given(blocks)}")
         return cls(
             genesis=_text(fields, "genesis", "chain"),
             difficulty=_integer(fields, "difficulty", "chain", MAX_DIFFICULTY),
@@ -205,11 +193,11 @@ def _block_fault(
         source = "the genesis text" if position == 1 else f"block {position - 1}'s hash"
         return (
             "broken_link",
-            f"its previous_hash is {_brief(block.previous_hash)}, but {source} is {_brief(previous_hash)}",
+            f"its previous_hash is {quote(block.previous_hash)}, but {source} is {quote(previous_hash)}",
         )
     digest = block_digest(position, previous_hash, block.nonce)
     if block.hash != digest.hex().upper():
-        return "hash_mismatch", f"its hash is {_brief(block.hash)}, but its bytes hash to {digest.hex().upper()!r}"
+        return "hash_mismatch", f"its hash is {quote(block.hash)}, but its bytes hash to {digest.hex().upper()!r}"
     zero_bits = leading_zero_bits(digest)
     if zero_bits < difficulty:
         return "difficulty_not_met", f"its hash has {zero_bits} leading zero bits, but the difficulty is {difficulty}"
@@ -222,29 +210,27 @@ def _block_fault(
 
 def _object(document: object, where: str) -> Mapping[str, Any]:
     if not isinstance(document, Mapping):
-        raise InvalidChain(f"{where} must be a JSON object, not {_brief(document)}")
+        raise InvalidChain(f"{where} must be a JSON object, not {_given(document)}")
     return document
 
 
 def _integer(fields: Mapping[str, Any], name: str, where: str, high: int) -> int:
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        raise InvalidChain(f"{where}.{name} must be an integer from 0 to {high}, not {_brief(value)}")
+        raise InvalidChain(f"{where}.{name} must be an integer from 0 to {high}, not {_given(value)}")
     return value
 
 
 def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
-        raise InvalidChain(f"{where}.{name} must be text, not {_brief(value)}")
+        raise InvalidChain(f"{where}.{name} must be text, not {_given(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidChain(f"{where}.{name} must be text that has UTF-8, not {_brief(value)}") from None
+        raise InvalidChain(f"{where}.{name} must be text that has UTF-8, not {_given(value)}") from None
     return value
 
 
-def _brief(value: object) -> str:
-    # Whole for a hash in quotes; escaped, since documents come from strangers and this goes to terminals.
-    text = "missing" if value is None else ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+def _given(value: object) -> str:
+    return "missing" if value is None else quote(value)

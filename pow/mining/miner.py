@@ -6,18 +6,10 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from pow.errors import InvalidArgument, MiningStopped
-from pow.mining.chain import (
-    DEFAULT_BLOCKS,
-    DEFAULT_GENESIS,
-    Block,
-    Chain,
-    block_prefix,
-    check_difficulty,
-    check_genesis,
-)
+from pow.limits import DEFAULT_BLOCKS, NONCE_STOP, check_difficulty
+from pow.mining.chain import DEFAULT_GENESIS, Block, Chain, block_prefix, check_genesis
 from pow.mining.odds import expected_seconds
 from pow.mining.pool import MinerPool
-from pow.scanning.backends import NONCE_STOP
 
 
 @functools.cache

@@ -12,12 +12,10 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from pow.errors import InvalidArgument
-from pow.mining.chain import check_difficulty
+from pow.limits import MAX_THREADS, NONCE_STOP, check_difficulty
 from pow.mining.cores import usable_cores
 from pow.mining.odds import expected_hashes
-from pow.scanning.backends import NONCE_STOP, active_backend, check_range
-
-MAX_THREADS = 1024
+from pow.scanning.backends import active_backend, check_range
 
 # Long enough that handing chunks out costs nothing (some 20 µs each), short enough that another
 # search gets a core before anybody notices the wait.

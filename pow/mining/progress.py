@@ -9,9 +9,9 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
 
-from pow.cli.calibration_report import duration
 from pow.mining.odds import quantile_hashes
 from pow.mining.workflow import Progress
+from pow.units import duration
 
 
 class ProgressDocument(TypedDict):

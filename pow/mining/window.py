@@ -11,11 +11,8 @@ All of this is deterministic: the same answers in the same order lead to the sam
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pow.limits import NONCE_STOP
 from pow.mining.odds import expected_hashes
-from pow.scanning.backends import NONCE_STOP
-
-# More slices of one block at once than anybody has machines.
-MAX_FAN_OUT = 64
 
 # A hit leaves the ranges above it searched for nothing, so each range is a small part of the block.
 _PARTS_PER_WORKER = 16

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from pow.errors import MiningStopped
-from pow.mining.chain import Block, Chain, check_difficulty, check_genesis
+from pow.limits import NONCE_STOP, check_difficulty
+from pow.mining.chain import Block, Chain, check_genesis
 from pow.mining.miner import mine_block
 from pow.mining.odds import expected_hashes, expected_seconds
 from pow.mining.pool import MinerPool
 from pow.mining.window import BlockWindow, NonceRange, Pace
-from pow.scanning.backends import NONCE_STOP
 
 ORCHESTRATION = "mine_chain"
 ACTIVITY = "mine_block"

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from pow.errors import BackendError, InvalidArgument
-from pow.mining.chain import MAX_NONCE, check_difficulty
+from pow.limits import NONCE_STOP, check_difficulty
 from pow.scanning import hashlib_backend
 
 _native: ModuleType | None
@@ -25,8 +25,6 @@ except ImportError:
 AUTO = "auto"
 HASHLIB = "hashlib"
 MAX_PREFIX_BYTES = 4096
-# Half-open ranges end here at the latest, so that the last 64-bit nonce can be reached.
-NONCE_STOP = MAX_NONCE + 1
 
 StopFlag = bytearray | memoryview
 """A buffer whose first byte another thread makes nonzero to end a scan."""

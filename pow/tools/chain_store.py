@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pow.errors import ChainStoreError, InvalidArgument
+from pow.units import quote
 
 # The container in Blob Storage, and the folder beside the journal.
 CHAINS = "chains"
@@ -25,10 +26,8 @@ def check_name(name: object) -> str:
         InvalidArgument: it isn't 1 to 64 letters, digits, dots, dashes and underscores.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        text = ascii(name)
         raise InvalidArgument(
-            "name must be 1 to 64 letters (A to Z), digits, dots, dashes and underscores, not "
-            f"{text if len(text) <= 80 else text[:80] + '…'}"
+            f"name must be 1 to 64 letters (A to Z), digits, dots, dashes and underscores, not {quote(name)}"
         )
     return name
 

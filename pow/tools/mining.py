@@ -21,6 +21,7 @@ from pow.mining.odds import poll_after_seconds
 from pow.mining.progress import ProgressDocument, progress_document, progress_sentence
 from pow.mining.workflow import MiningJob, Progress
 from pow.settings import Settings
+from pow.units import quote
 
 # Between two progress reports to a caller that waits; each costs a look at the engine.
 _REPORT_SECONDS = 2.0
@@ -353,7 +354,7 @@ def flag(name: str, value: object) -> bool:
         return value.strip().lower() == "true"
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise InvalidArgument(f"{name} must be true or false, not {_brief(value)}")
+    raise InvalidArgument(f"{name} must be true or false, not {quote(value)}")
 
 
 def integer(name: str, value: object, high: int) -> int:
@@ -364,10 +365,5 @@ def integer(name: str, value: object, high: int) -> int:
     elif isinstance(value, float) and value.is_integer():
         number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= high:
-        raise InvalidArgument(f"{name} must be an integer from 1 to {high}, not {_brief(value)}")
+        raise InvalidArgument(f"{name} must be an integer from 1 to {high}, not {quote(value)}")
     return number
-
-
-def _brief(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"

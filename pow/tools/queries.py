@@ -5,7 +5,6 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from pow.cli.calibration_report import duration
 from pow.errors import InvalidChain
 from pow.longwork.engine import WorkflowState
 from pow.mining.calibration import DEFAULT_CHANCE, calibrate
@@ -13,6 +12,7 @@ from pow.mining.chain import Chain, verify_chain
 from pow.mining.odds import chance_within_seconds, expected_seconds
 from pow.mining.progress import ProgressDocument, odds, quantile
 from pow.tools.mining import MiningTools, integer
+from pow.units import duration
 
 MAX_LISTED = 100
 DEFAULT_LISTED = 10

@@ -8,10 +8,10 @@ repeats no more than a portion of each.
 import time
 from collections.abc import Callable
 
+from pow.limits import NONCE_STOP
 from pow.longwork.engines.journal import Journal
 from pow.mining.pool import MinerPool
 from pow.mining.workflow import Document, SliceReached, mine_slice
-from pow.scanning.backends import NONCE_STOP
 
 # What a crash repeats.
 _PORTION_SECONDS = 1.0
