@@ -76,6 +76,7 @@ def extensions() -> list[Any]:
             "native/_native.pyx",
             "native/dispatch.c",
             "native/planner.c",
+            "native/self_test.c",
             "native/sha256.c",
         ],
         depends=[f"native/{name}.h" for name in ("pow_native", "batch", "sha256", "lanes", "lane_kernel")],

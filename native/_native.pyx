@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=False
-"""Thin binding of the C kernels. Arguments are checked by its callers, `pow.scanning.backends` and `pow.scanning.histogram`."""
+"""Thin binding of the C kernels. Its callers, in `pow.scanning`, check the arguments."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString
@@ -8,13 +8,15 @@ from libc.stdint cimport uint8_t, uint64_t
 
 
 cdef extern from "pow_native.h" nogil:
+    ctypedef uint8_t pow_stop_flag
+
     ctypedef struct pow_search:
         const uint8_t *prefix
         size_t prefix_len
         uint64_t first
         uint64_t last
         unsigned difficulty
-        const uint8_t *stop
+        const pow_stop_flag *stop_flag
 
     ctypedef enum pow_outcome:
         POW_NOT_FOUND
@@ -66,14 +68,14 @@ def scan(size_t which, bytes prefix, uint64_t first, uint64_t last, unsigned dif
     search.first = first
     search.last = last
     search.difficulty = difficulty
-    search.stop = NULL
+    search.stop_flag = NULL
     if stop_flag is None:
         with nogil:
             outcome = pow_scan(&pow_backends[which], &search, &nonce)
     else:
         PyObject_GetBuffer(stop_flag, &flag, PyBUF_SIMPLE)
         try:
-            search.stop = <const uint8_t *>flag.buf
+            search.stop_flag = <const pow_stop_flag *>flag.buf
             with nogil:
                 outcome = pow_scan(&pow_backends[which], &search, &nonce)
         finally:
@@ -85,13 +87,13 @@ def count_zero_bits(size_t which, bytes prefix, uint64_t first, uint64_t last):
     """How many digests of [first, last] have 0, 1, … 256 leading zero bits."""
     cdef pow_search search
     cdef uint64_t counts[POW_BIT_COUNTS]
-    cdef size_t bits
+    cdef int bits
     search.prefix = <const uint8_t *>PyBytes_AsString(prefix)
     search.prefix_len = <size_t>len(prefix)
     search.first = first
     search.last = last
     search.difficulty = 0
-    search.stop = NULL
+    search.stop_flag = NULL
     for bits in range(POW_BIT_COUNTS):
         counts[bits] = 0
     with nogil:

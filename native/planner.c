@@ -262,7 +262,7 @@ static pow_outcome search_digits(plan *p, unsigned digits, uint64_t first, uint6
     for (;;) {
         unsigned low = choose_low(p, digits, last - first);
 
-        if (p->search->stop && *p->search->stop) return POW_STOPPED;
+        if (pow_stop_requested(p->search->stop_flag)) return POW_STOPPED;
         if (!laid_out || low != p->low) {
             begin_layout(p, digits, low, first / power_of_ten[low]);
             high_last = last / power_of_ten[low];

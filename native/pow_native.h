@@ -3,8 +3,8 @@
  *
  * A search is for the nonces n in [first, last] for which SHA-256(prefix || decimal(n)) starts with
  * at least `difficulty` zero bits. planner.c cuts it into batches, which one of the kernels
- * (scan_<backend>.c) hashes; dispatch.c knows which of them this processor can run; batch.h is what
- * lies between planner and kernels.
+ * (scan_<backend>.c) hashes; dispatch.c knows which of them this processor can run, and self_test.c
+ * whether they work; batch.h is what lies between planner and kernels.
  *
  * All of it is thread-safe (calls share nothing), allocates nothing, and never needs the GIL.
  */
@@ -14,6 +14,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A byte that another thread makes nonzero to end a search.
+ *
+ * Relaxed order is enough to read it, since it announces nothing but itself: a search that sees it set reads
+ * nothing else that the other thread has written, and its own results go to the caller on its own thread.
+ * What matters is only that each look is a load of its own; that it may come a batch late does no harm.
+ *
+ * The byte lies in a Python buffer and Python sets it by a plain store. Hence the assertion: an atomic byte
+ * must be laid out like a plain one and need no lock, of which Python would know nothing. Where a compiler
+ * lacks C11's atomics (MSVC), volatile comes to the same load. */
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L && !defined(__STDC_NO_ATOMICS__)
+#include <stdatomic.h>
+typedef _Atomic uint8_t pow_stop_flag;
+_Static_assert(sizeof(pow_stop_flag) == 1 && ATOMIC_CHAR_LOCK_FREE == 2, "a stop flag is a plain byte");
+static inline int pow_stop_requested(const pow_stop_flag *stop_flag) {
+    return stop_flag && atomic_load_explicit(stop_flag, memory_order_relaxed);
+}
+#else
+typedef volatile uint8_t pow_stop_flag;
+static inline int pow_stop_requested(const pow_stop_flag *stop_flag) { return stop_flag && *stop_flag; }
+#endif
+
 typedef struct {
     const uint8_t *prefix; /* any alignment; may be NULL when prefix_len is 0 */
     size_t prefix_len;     /* bytes */
@@ -21,8 +42,8 @@ typedef struct {
        binding turns the public half-open range into this one. Precondition: first <= last. */
     uint64_t first;
     uint64_t last;
-    unsigned difficulty;          /* leading zero bits, 0 to 256 */
-    const volatile uint8_t *stop; /* NULL, or a byte that another thread makes nonzero to end the search */
+    unsigned difficulty;            /* leading zero bits, 0 to 256 */
+    const pow_stop_flag *stop_flag; /* or NULL for a search that nobody ends */
 } pow_search;
 
 typedef enum { POW_NOT_FOUND = 0, POW_FOUND = 1, POW_STOPPED = 2 } pow_outcome;
@@ -41,7 +62,7 @@ typedef struct {
 extern const pow_backend pow_backends[];
 extern const size_t pow_backend_count;
 
-/* On POW_FOUND the smallest nonce is in *nonce; else *nonce is left alone. The stop byte is looked at
+/* On POW_FOUND the smallest nonce is in *nonce; else *nonce is left alone. The stop flag is looked at
    between batches: at least once a millisecond on anything that runs a kernel at its usual speed. */
 pow_outcome pow_scan(const pow_backend *backend, const pow_search *search, uint64_t *nonce);
 

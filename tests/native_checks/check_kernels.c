@@ -4,8 +4,8 @@
  *
  * The SHA-256 is this file's own, written down from FIPS 180-4 for whole messages, and computes its
  * constants, so that it shares no mistake with native/. Everything else goes through pow_native.h, as the
- * Python module does it. Link it with native/planner.c, dispatch.c, sha256.c and scan_*.c; with
- * trap_sha_ni.c, too, it runs kernels of SHA instructions on processors that have none.
+ * Python module does it. Link it with native/planner.c, dispatch.c, self_test.c, sha256.c and scan_*.c;
+ * with trap_sha_ni.c, too, it runs kernels of SHA instructions on processors that have none.
  *
  *     check_kernels [--cases N] [--seed S] [--window NONCES] [--only CASE] [--force] [BACKEND...]
  *     check_kernels --list
@@ -305,14 +305,14 @@ static void say(char text[TEXT], pow_outcome outcome, uint64_t nonce) {
 static void check_scan(const run *r, subject *s, const window *w, unsigned difficulty, size_t answer,
                        bool stopped) {
     const uint64_t untouched = 0xdeadbeef;
-    const volatile uint8_t stop = stopped;
+    const pow_stop_flag stop_flag = stopped;
     const bool found = answer < w->length && !stopped;
     uint64_t nonce = untouched;
     uint8_t *block;
     const uint8_t *const prefix = tight_copy(w, &block);
     pow_search search = {prefix,     w->prefix_len,
                          w->first,   w->first + (w->length - 1),
-                         difficulty, stopped || w->length % 2 ? &stop : NULL};
+                         difficulty, stopped || w->length % 2 ? &stop_flag : NULL};
     const pow_outcome outcome = pow_scan(s->backend, &search, &nonce);
     char expected[TEXT], got[TEXT];
 
@@ -328,11 +328,11 @@ static void check_scan(const run *r, subject *s, const window *w, unsigned diffi
 
 /* zeros: the zero bits of each nonce's digest. */
 static void check_counts(const run *r, subject *s, const window *w, const uint16_t *zeros, bool stopped) {
-    const volatile uint8_t stop = stopped;
+    const pow_stop_flag stop_flag = stopped;
     uint64_t counts[POW_BIT_COUNTS], right[POW_BIT_COUNTS];
     uint8_t *block;
     const uint8_t *const prefix = tight_copy(w, &block);
-    pow_search search = {prefix, w->prefix_len, w->first, w->first + (w->length - 1), 0, &stop};
+    pow_search search = {prefix, w->prefix_len, w->first, w->first + (w->length - 1), 0, &stop_flag};
     char expected[TEXT], got[TEXT];
     unsigned bits = 0;
 
