@@ -66,6 +66,7 @@ lint: install $(VENV)/.test $(VENV)/.bench $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	@# It finds pycodestyle by the path only.
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint native/_native.pyx
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS) $(C_TESTS)

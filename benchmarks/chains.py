@@ -1,20 +1,23 @@
 """The same chain by each layer: scanned for, mined in this process, and mined by a workflow."""
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from anyio.from_thread import start_blocking_portal
 
-from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.longwork.call import NOBODY
+from pow.longwork.engines.embedded import EmbeddedEngine
+from pow.longwork.service import LongWorkService
 from pow.mining.chain import Chain, block_prefix
 from pow.mining.miner import mine_chain
 from pow.mining.pool import MinerPool
-from pow.mining.workflow import MiningJob
+from pow.mining.work import MiningWork
 from pow.scanning.backends import scan
+from pow.tools.mining import NAMES
 
 # A guard against hangs only.
 WAIT_SECONDS = 240.0
+MAX_BLOCKS = 1000
 
 
 def attempts(chain: Chain) -> int:
@@ -43,14 +46,15 @@ def mine(chain: Chain) -> int:
 def workflows(pool: MinerPool) -> Iterator[Callable[[Chain], int]]:
     """An embedded engine that keeps nothing, as a function that mines a chain; it gives the attempts."""
 
-    async def run(engine: DurableTaskEngine, chain: Chain) -> int:
-        workflow_id = str(uuid.uuid4())
-        await engine.start(workflow_id, MiningJob(chain.difficulty, len(chain.blocks), chain.genesis))
-        state = await engine.wait(workflow_id, WAIT_SECONDS)
-        assert state is not None
-        assert state.output == chain.to_dict(), f"the workflow is {state.status}: {state.error}"
+    work = MiningWork(pool, max_blocks=MAX_BLOCKS)
+
+    async def run(service: LongWorkService, chain: Chain) -> int:
+        job = {"difficulty": chain.difficulty, "blocks": len(chain.blocks), "genesis": chain.genesis}
+        result = await service.start(NOBODY, {**job, "fresh": True})
+        assert dict(result)["chain"] == chain.to_dict(), f"the workflow is {result}"
         return attempts(chain)
 
     # Benchmarks are synchronous: the engine has a thread with an event loop of its own.
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(DurableTaskEngine(pool)) as engine:
-        yield lambda chain: portal.call(run, engine, chain)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(EmbeddedEngine(work)) as engine:
+        service = LongWorkService(work, engine, NAMES, WAIT_SECONDS)
+        yield lambda chain: portal.call(run, service, chain)

@@ -16,8 +16,8 @@ from scheduler_process import SchedulerProcess, WorkerProcess
 from benchmarks.comparison import MeasureAll, Pair, Report, Section, rate_cells
 from pow.mining.chain import DEFAULT_GENESIS, Block
 from pow.mining.cores import usable_cores
+from pow.mining.messages import MiningJob
 from pow.mining.miner import mine_chain, shared_pool
-from pow.mining.workflow import MiningJob
 
 # What the target is meant for, where one thread takes no longer than so many seconds on average …
 DIFFICULTY = 30
@@ -66,7 +66,7 @@ def test_fan_out(
 ) -> None:
     async def mine(blocks: int, fan_out: int) -> int:
         client = scheduler.client()
-        job = MiningJob(difficulty, 1, DEFAULT_GENESIS)
+        job = MiningJob(difficulty=difficulty, blocks=1, genesis=DEFAULT_GENESIS)
         try:
             chains = await asyncio.gather(*(scheduler.mine(client, job, fan_out) for _ in range(blocks)))
         finally:

@@ -12,6 +12,8 @@ from pow.limits import DEFAULT_BLOCKS, MAX_DIFFICULTY, MAX_FAN_OUT, MAX_THREADS
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7071
 
+SCHEDULER_SETTING = "DURABLE_TASK_SCHEDULER_CONNECTION_STRING"
+
 # Keeps a finished chain, some 250 bytes a block, far below the 1 MB that the scheduler takes.
 _MAX_BLOCKS_LIMIT = 1000
 _MAX_BUDGET_SECONDS = 3600.0
@@ -66,7 +68,7 @@ class Settings:
             mining_threads=read.integer("MiningThreads", 0, 1, MAX_THREADS) or None,
             mining_fan_out=read.integer("MiningFanOut", default.mining_fan_out, 1, MAX_FAN_OUT),
             taskhub_name=read.text("TASKHUB_NAME") or default.taskhub_name,
-            scheduler_connection_string=read.text("DURABLE_TASK_SCHEDULER_CONNECTION_STRING") or None,
+            scheduler_connection_string=read.text(SCHEDULER_SETTING) or None,
             on_behalf_of_tenant_id=read.matching("OnBehalfOfTenantId", _GUID_OR_DOMAIN, "a GUID or a domain"),
             on_behalf_of_client_id=read.matching("OnBehalfOfClientId", _GUID, "a GUID"),
             on_behalf_of_identity_client_id=read.matching("OnBehalfOfIdentityClientId", _GUID, "a GUID"),

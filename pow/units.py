@@ -1,4 +1,8 @@
-"""How values are shown to people: durations, chances, and brief quotations of what came from outside."""
+"""How values are shown to people and read from callers: durations, chances, brief quotations, integers and flags."""
+
+import re
+
+from pow.errors import InvalidArgument
 
 MINUTE, HOUR, DAY, YEAR = 60.0, 3600.0, 86400.0, 365.25 * 86400.0
 _UNITS = (
@@ -43,3 +47,35 @@ def quote(value: object) -> str:
     """A value as error messages quote it: escaped, since it may come from strangers and go to terminals, and brief."""
     text = ascii(value)
     return text if len(text) <= _LONGEST_QUOTATION else f"{text[:_LONGEST_QUOTATION]}…"
+
+
+_DECIMAL = re.compile(r"\s*[0-9]{1,20}\s*")
+
+
+def integer(name: str, value: object, high: int) -> int:
+    """An integer from 1 to `high`; agents send them as strings and as 21.0 too.
+
+    Raises:
+        InvalidArgument: it is none; says what was given and what is allowed.
+    """
+    number = value
+    if isinstance(value, str):
+        number = int(value) if _DECIMAL.fullmatch(value) else None
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= high:
+        raise InvalidArgument(f"{name} must be an integer from 1 to {high}, not {quote(value)}")
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """A truth value, false for None; agents send them as strings too.
+
+    Raises:
+        InvalidArgument: it is neither true nor false.
+    """
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidArgument(f"{name} must be true or false, not {quote(value)}")

@@ -11,8 +11,9 @@ import pytest
 from definition import SEED_VARIABLE, seed
 from server_process import ServerProcess
 
-from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.longwork.engines.embedded import EmbeddedEngine
 from pow.mining.pool import MinerPool
+from pow.mining.work import MiningWork
 from pow.scanning import backends as scanning
 
 
@@ -58,9 +59,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[DurableTaskEngine]:
-    """A running embedded engine that keeps nothing."""
-    async with DurableTaskEngine(MinerPool()) as running:
+def pool() -> Iterator[MinerPool]:
+    """A pool of all cores, whose threads end with the test."""
+    with MinerPool() as running:
+        yield running
+
+
+@pytest.fixture
+async def engine(pool: MinerPool) -> AsyncIterator[EmbeddedEngine]:
+    """A running embedded engine that mines and keeps nothing."""
+    async with EmbeddedEngine(MiningWork(pool)) as running:
         yield running
 
 

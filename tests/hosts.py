@@ -18,10 +18,14 @@ from python_process import HANG_SECONDS
 from server_process import ServerProcess
 
 from pow.longwork.engines.journal import Journal
-from pow.mining.workflow import ORCHESTRATION, Document, MiningJob, initial_state
+from pow.longwork.orchestration import first_input
+from pow.mining.messages import MiningJob
+from pow.mining.pool import MinerPool
+from pow.mining.work import MiningWork
 
 # No tool lets such a job through: this is what an engine does with one all the same.
-FAILING: Document = initial_state(MiningJob(difficulty=300, blocks=1, genesis="GENESIS"), 1.0)
+WORK = MiningWork(MinerPool(1))
+FAILING = MiningJob(difficulty=300, blocks=1, genesis="GENESIS")
 
 
 class Host(ABC):
@@ -77,8 +81,8 @@ class SelfHosted(Host):
         self._state_dir = state_dir
         self._settings = settings | ({} if storage is None else {"AzureWebJobsStorage": storage})
         self._failing = str(uuid.uuid4())
-        journal = Journal(state_dir)
-        journal.accept(self._failing, ORCHESTRATION, json.dumps(FAILING))
+        journal = Journal(state_dir, lambda given, slices: (given, given))
+        journal.insert(self._failing, None, "", json.dumps(FAILING), json.dumps(WORK.begin(FAILING)))
         journal.close()
         self._server = ServerProcess(state_dir=state_dir, **self._settings)
 
@@ -123,7 +127,8 @@ class OnFunctions(Host):
 
     async def failing_workflow(self) -> str:
         workflow_id = str(uuid.uuid4())
-        start = {"orchestrator": ORCHESTRATION, "id": workflow_id, "input": FAILING}
+        given = first_input(WORK, FAILING, slice_seconds=1.0)
+        start = {"orchestrator": WORK.name, "id": workflow_id, "input": given}
         self._process.admin("POST", "/test/start", start)
         return workflow_id
 

@@ -19,13 +19,19 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as stubs
 import grpc
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
-from durabletask.testing.in_memory_backend import ActivityWorkItem
+from durabletask.testing import InMemoryOrchestrationBackend
+from durabletask.testing.in_memory_backend import ActivityWorkItem, OrchestrationInstance
 from python_process import HANG_SECONDS, PythonProcess
 
-from pow.longwork.engines.backend import FreshHistoriesBackend
-from pow.longwork.engines.driver import SCHEDULER_SLICE_SECONDS
+from pow.longwork.engines.driver import SLICE_SECONDS
 from pow.longwork.engines.scheduler import SchedulerAddress, scheduler_client
-from pow.mining.workflow import ORCHESTRATION, Document, MiningJob, initial_state
+from pow.longwork.orchestration import first_input
+from pow.mining.messages import MiningJob
+from pow.mining.pool import MinerPool
+from pow.mining.work import MiningWork, mined_chain
+
+# Its pool starts no thread until somebody mines.
+WORK = MiningWork(MinerPool(1))
 
 
 @dataclass
@@ -57,6 +63,37 @@ class _Queue(deque[ActivityWorkItem]):
         item = super().popleft()
         self._served.hands.slices.add((item.instance_id, item.task_id, str(item.completion_token)))
         return item
+
+
+class FreshHistoriesBackend(InMemoryOrchestrationBackend):
+    """An in-process backend that keeps answers to activities of an earlier history from the one that followed.
+
+    Tasks are numbered from the beginning in each, so such an answer would be taken for another one's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The first token of a workflow's history, where that isn't its first one.
+        self._histories_began: dict[str, int] = {}
+
+    def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
+        # Each turn has a token, counted up, and the activities that it schedules bear it.
+        with self._lock:
+            history_began = self._histories_began.get(request.instanceId, 0)
+        if int(request.completionToken) < history_began:
+            return pb.CompleteTaskResponse()
+        return super().CompleteActivityTask(request, context)
+
+    def _process_complete_orchestration_action(
+        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
+    ) -> None:
+        super()._process_complete_orchestration_action(instance, complete_action)
+        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            self._histories_began[instance.instance_id] = self._next_completion_token
+            ends = ("taskCompleted", "taskFailed")
+            instance.pending_events = [
+                event for event in instance.pending_events if event.WhichOneof("eventType") not in ends
+            ]
 
 
 class SchedulerBackend(FreshHistoriesBackend):
@@ -131,20 +168,19 @@ class SchedulerProcess(PythonProcess):
 
     async def start(self, client: AsyncTaskHubGrpcClient, job: MiningJob, fan_out: int) -> str:
         """Start a workflow as a server would; its id."""
-        state = initial_state(job, SCHEDULER_SLICE_SECONDS, fan_out=fan_out, restart_lost_slices=fan_out > 1)
-        return await client.schedule_new_orchestration(ORCHESTRATION, input=state)
+        given = first_input(WORK, job, slice_seconds=SLICE_SECONDS, width=fan_out, restart_lost_slices=fan_out > 1)
+        return await client.schedule_new_orchestration(WORK.name, input=given)
 
-    async def mine(self, client: AsyncTaskHubGrpcClient, job: MiningJob, fan_out: int) -> Document:
+    async def mine(self, client: AsyncTaskHubGrpcClient, job: MiningJob, fan_out: int) -> dict[str, Any]:
         """The chain of a workflow from its start to its end."""
         return await self.chain(client, await self.start(client, job, fan_out))
 
-    async def chain(self, client: AsyncTaskHubGrpcClient, workflow_id: str) -> Document:
+    async def chain(self, client: AsyncTaskHubGrpcClient, workflow_id: str) -> dict[str, Any]:
         """The chain, when the workflow has ended."""
         ended = await client.wait_for_orchestration_completion(workflow_id, timeout=4 * int(HANG_SECONDS))
         assert ended is not None
         assert ended.runtime_status is OrchestrationStatus.COMPLETED, ended.failure_details
-        chain: Document = ended.get_output()
-        return chain
+        return mined_chain(WORK.restore(ended.get_output())).to_dict()
 
 
 class WorkerProcess(PythonProcess):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server_process import ServerProcess
 
 from pow import __version__
 from pow.cli import backends_report
@@ -451,3 +452,26 @@ def test_only_serving_and_drawing_import_what_is_slow() -> None:
     )
 
     assert listed.stderr == "0 set()\n"
+
+
+@pytest.mark.parametrize("command", [["worker"], ["serve", "--port", "0", "--ephemeral"]], ids=lambda words: words[0])
+def test_without_durabletask_a_scheduler_is_an_error_that_says_how_to_get_it(
+    command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "durabletask.py").write_text("raise ImportError('not here')")
+    scheduler = "Endpoint=http://localhost:8080;TaskHub=default;Authentication=None"
+
+    ended = pow_mcp(*command, PYTHONPATH=str(tmp_path), DURABLE_TASK_SCHEDULER_CONNECTION_STRING=scheduler)
+
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert "DURABLE_TASK_SCHEDULER_CONNECTION_STRING names a scheduler, which needs more packages" in ended.stderr
+    assert "pip install 'pow-mcp[scheduler]'" in ended.stderr
+
+
+def test_a_server_without_a_scheduler_and_a_storage_needs_the_packages_of_neither(tmp_path: Path) -> None:
+    for package in ("azure", "durabletask"):
+        (tmp_path / f"{package}.py").write_text("raise ImportError('not here')")
+
+    with ServerProcess(PYTHONPATH=str(tmp_path)) as server:
+        assert server.health()["status"] == "ok"

@@ -11,7 +11,7 @@ from server_process import ServerProcess
 
 from pow.mining.chain import Chain
 from pow.mining.miner import mine_chain
-from pow.tools.mining import markdown_report
+from pow.mining.work import markdown_report
 
 AGENT = Path(__file__).parent.parent / "examples" / "agent.py"
 

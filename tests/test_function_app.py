@@ -21,13 +21,28 @@ from functions_process import FunctionsProcess, declared_functions, missing
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from wheel_builds import HANG_SECONDS, ROOT, run, wheel
 
+from pow.longwork.engines.embedded import EmbeddedEngine
+from pow.mining.pool import MinerPool
 from pow.settings import Settings
-from pow.tools.specs import tool_specs
+from pow.tools.chain_store import FolderChains
+from pow.tools.composition import mining_house
+from pow.tools.declarations import Tool
+from pow.tools.mining import mining_work
 
 Bindings = dict[str, list[dict[str, Any]]]
 
 APP = ROOT / "function_app.py"
-TOOLS = tuple(tool_specs(Settings()))
+
+
+def declared_tools() -> dict[str, Tool]:
+    """The tools as a self-hosted server has them; nobody calls them."""
+    with MinerPool(1) as pool:
+        work = mining_work(pool, Settings())
+        house = mining_house(work, EmbeddedEngine(work), Settings(), FolderChains(Path("unused")))
+    return {tool.name: tool for tool in house.tools}
+
+
+TOOLS = declared_tools()
 
 # What the extension reads of a trigger: the settable properties of its McpToolTriggerAttribute and
 # McpPromptTriggerAttribute. It passes over any other without a word, one that is misspelt included.
@@ -77,7 +92,7 @@ PLAIN: Bindings = {
     "verify_chain": [CLIENT],
     "save_chain": [SAVED, EXISTING, CLIENT],
     "get_chain": [EXISTING, CLIENT],
-    "whoami": [],
+    "whoami": [CLIENT],
     "mine_demo_chain": [],
     "mining_app": [],
     "mine_chain": [{"type": "orchestrationTrigger", "direction": "IN", "name": "context"}],
@@ -148,7 +163,7 @@ def test_a_tool_is_declared_in_the_extensions_terms(copied: Bindings, tool: str)
     metadata = {"metadata"} if tool in ("start_mining", "get_mining_result") else set()
     assert declared.keys() == TOOL_PROPERTIES.keys() - {"toolProperties", "metadata"} | metadata
     assert declared["toolName"] == tool
-    assert declared["description"] == tool_specs(Settings())[tool].description
+    assert declared["description"] == TOOLS[tool].description
     assert (declared["useWorkerInputSchema"], declared["useResultSchema"]) == (True, True)
 
 

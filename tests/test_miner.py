@@ -1,4 +1,4 @@
-"""Mining: the same blocks from every backend, number of threads, window and slice; and what mining refuses."""
+"""Mining: the same blocks from every backend, number of threads and part of a search; and what mining refuses."""
 
 import json
 import threading
@@ -12,9 +12,9 @@ import pytest
 from pow.errors import BackendError, InvalidArgument, MiningStopped
 from pow.mining import miner
 from pow.mining import pool as pool_module
-from pow.mining.chain import Block
-from pow.mining.miner import BlockSlice, MiningProgress, mine_block, mine_chain, shared_pool
-from pow.mining.pool import MinerPool, SearchResult
+from pow.mining.chain import Block, block_prefix
+from pow.mining.miner import MiningProgress, mine_block, mine_chain, shared_pool
+from pow.mining.pool import MinerPool, Reached, SearchResult
 from pow.scanning import backends as scanning
 from pow.scanning.backends import Backend, Kernel, StopFlag, active_backend, native_missing, supported_backends
 
@@ -143,8 +143,7 @@ def test_other_bad_arguments_are_refused(arguments: dict[str, Any], error: type[
 # --- progress
 
 
-def test_progress_tells_every_block_and_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.0)
+def test_progress_tells_every_block_and_ends_with_the_last() -> None:
     told: list[MiningProgress] = []
     chain = mine_chain(difficulty=16, threads=1, progress=told.append)
     assert {(progress.blocks_total, progress.difficulty) for progress in told} == {(4, 16)}
@@ -177,7 +176,7 @@ def test_progress_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
             release.set()
 
     monkeypatch.setattr(pool_module, "active_backend", choose)
-    monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.001)
+    monkeypatch.setattr(pool_module, "_HERE_NONCES", 0)
     monkeypatch.setattr(pool_module, "_CHUNK_NONCES", 100)
     monkeypatch.setattr(pool_module, "_CHUNK_SECONDS", 0.0)
     assert mine_chain(difficulty=8, blocks=1, threads=2, progress=progress).blocks[0].nonce == FIRST
@@ -197,28 +196,23 @@ def test_a_rate_and_an_expected_time_need_hashes_and_seconds() -> None:
     assert some._replace(blocks_done=4).expected_seconds_left == 0.0
 
 
-# --- slices and windows
+# --- searches in parts
 
 
 @each_backend
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("difficulty", [1, 8, 12, 16])
-def test_the_shortest_slices_give_the_same_block(backend: str, threads: int, difficulty: int) -> None:
+def test_searches_that_are_over_at_once_lead_to_the_same_nonce(backend: str, threads: int, difficulty: int) -> None:
     for expected in chain_of(difficulty)["blocks"]:
-        index, previous_hash, start, slices = expected["index"], expected["previous_hash"], 0, 0
+        prefix, start, parts = block_prefix(expected["index"], expected["previous_hash"]), 0, 1
         with MinerPool(threads, backend) as pool:
             assert pool.backend == backend
-            while True:
-                mined = mine_block(pool, index, previous_hash, difficulty, start=start, seconds=0.0)
-                slices += 1
-                if mined.block is not None:
-                    break
-                # Each slice tries something, and nothing is tried that can't be the nonce.
-                assert start < mined.next_nonce <= expected["nonce"]
-                start = mined.next_nonce
-        assert mined.block.to_dict() == expected
-        assert mined.next_nonce == expected["nonce"] + 1
-        assert slices > 1 or expected["nonce"] < 50_000
+            while (found := pool.search(prefix, start, difficulty, until=lambda: True)).nonce is None:
+                # Each one tries something, and nothing is tried that can't be the nonce.
+                assert start < found.next_nonce <= expected["nonce"]
+                start, parts = found.next_nonce, parts + 1
+        assert found == SearchResult(expected["nonce"], expected["nonce"] + 1)
+        assert parts > 1 or expected["nonce"] < 50_000
 
 
 @pytest.fixture
@@ -227,38 +221,29 @@ def pool() -> Iterator[MinerPool]:
         yield made
 
 
-def test_a_block_is_mined_in_one_go_without_a_limit(pool: MinerPool) -> None:
-    block = Block.from_nonce(1, "GENESIS", 88_270)
-    assert mine_block(pool, 1, "GENESIS", 16) == BlockSlice(block, 88_271)
-    assert mine_block(pool, 1, "GENESIS", 16, start=88_270) == BlockSlice(block, 88_271)
-    later = mine_block(pool, 1, "GENESIS", 16, start=88_271).block
-    assert later is not None
-    assert later.nonce > 88_270
+def test_a_block_is_mined_in_one_go(pool: MinerPool) -> None:
+    assert mine_block(pool, 1, "GENESIS", 16) == Block.from_nonce(1, "GENESIS", 88_270)
 
 
-def test_a_search_without_a_limit_that_is_stopped_says_so() -> None:
+def test_a_block_tells_how_many_nonces_were_tried(pool: MinerPool) -> None:
+    told: list[int] = []
+
+    def stop_when_told(tried: int) -> None:
+        told.append(tried)
+        if tried:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine_block(pool, 1, "GENESIS", ENDLESS, progress=stop_when_told)
+    assert 0 < told[-1] <= pool.hashes
+
+
+def test_mining_that_is_stopped_says_so() -> None:
     with MinerPool(1) as pool:
         pass
     with pytest.raises(MiningStopped) as caught:
         mine_block(pool, 3, "GENESIS", 8)
     assert str(caught.value) == "mining block 3 was stopped before its nonce was found"
-
-
-def test_a_slice_that_is_stopped_gives_its_next_nonce() -> None:
-    with MinerPool(1) as pool:
-        pass
-    assert mine_block(pool, 3, "GENESIS", 8, start=77, seconds=9.0) == BlockSlice(None, 77)
-
-
-def test_mine_block_can_be_cancelled_by_its_owner(pool: MinerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.0)
-
-    def cancel(_tried: int) -> None:
-        pool.cancel("me")
-
-    with pytest.raises(MiningStopped):
-        mine_block(pool, 1, "GENESIS", ENDLESS, owner="me", progress=cancel)
-    assert pool.search(GENESIS, 0, 8).nonce == FIRST
 
 
 @each_backend
@@ -324,13 +309,10 @@ def test_an_error_in_the_kernel_reaches_the_caller_and_leaves_the_threads_to_oth
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 100), (2**64 - 100, 2**64 + 1), (8, 7)])
-def test_a_pool_refuses_a_range_that_is_not_of_64_bit_nonces(
-    start: int, stop: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.0)
+def test_a_pool_refuses_a_range_that_is_not_of_64_bit_nonces(start: int, stop: int) -> None:
     before = set(threading.enumerate())
 
-    def guard(_tried: int) -> None:
+    def guard(_reached: Reached) -> None:
         # Without its thread the search would wait for ever.
         assert set(threading.enumerate()) - before, "the range ended the pool's thread"
 

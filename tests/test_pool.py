@@ -4,17 +4,17 @@ Threads meet at gates: the real kernels run, but a test may hold one chunk back 
 has happened. Nothing here waits for time to pass.
 """
 
-import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from pool_gates import ENDLESS, Gates, Search
 
 from pow.mining import pool as pool_module
-from pow.mining.pool import MinerPool, SearchResult
-from pow.scanning.backends import Backend, Kernel, StopFlag, active_backend, scan, supported_backends
+from pow.mining.pool import MinerPool, Reached, SearchResult
+from pow.scanning.backends import scan, supported_backends
 
 each_backend = pytest.mark.parametrize("backend", supported_backends())
 
@@ -23,90 +23,6 @@ GENESIS = b"1:GENESIS:"
 FIRST, SECOND = 251, 430
 OTHER = b"2:00347DB6331B227553FF9DFCF8F9F6A3BEA235A4616CE01F103C42DE9F4ED074:"
 OTHER_FIRST = 554
-ENDLESS = 256
-
-
-class Search(threading.Thread):
-    """A search in a thread of its own, under way when this returns; `wait` gives its result."""
-
-    def __init__(self, pool: MinerPool, prefix: bytes, start: int, difficulty: int, owner: Hashable = None) -> None:
-        # A daemon: a search that a bug makes endless must not outlive the tests.
-        super().__init__(daemon=True)
-        self._pool, self._work = pool, (prefix, start, difficulty)
-        self._owner = owner
-        self._result: SearchResult | None = None
-        self._under_way = threading.Event()
-        self.start()
-        self._under_way.wait()
-
-    def run(self) -> None:
-        try:
-            self._result = self._pool.search(
-                *self._work, owner=self._owner, progress=lambda _tried: self._under_way.set()
-            )
-        finally:
-            self._under_way.set()
-
-    def wait(self) -> SearchResult:
-        self.join()
-        assert self._result is not None
-        return self._result
-
-
-class Gates:
-    """Wraps the pool's kernel: records what ran, and holds chosen chunks back."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.began: list[tuple[bytes, int]] = []
-        self.ruled_out: list[tuple[int, int]] = []
-        # The starts of chunks that wait at their gate, each put in as it gets there.
-        self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.waiting_thread: dict[int, threading.Thread] = {}
-        # In the chunks from these starts the kernel looks for what isn't there, until it is told to stop.
-        self.endless: set[int] = set()
-        self._held: dict[int, threading.Event] = {}
-        self._ended: dict[int, threading.Event] = {}
-
-        def choose(name: str | None) -> Backend:
-            backend = active_backend(name)
-            return backend._replace(kernel=self._around(backend.kernel))
-
-        monkeypatch.setattr(pool_module, "active_backend", choose)
-        # A search under way tells so at its first progress.
-        monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.001)
-
-    def hold(self, start: int) -> threading.Event:
-        """The chunk from `start` won't run before this event."""
-        self._held[start] = threading.Event()
-        return self._held[start]
-
-    def ended(self, start: int) -> threading.Event:
-        """The event that the kernel came back from the chunk from `start`."""
-        self._ended[start] = threading.Event()
-        return self._ended[start]
-
-    def rules_out(self, start: int, stop: int) -> bool:
-        """Whether finished chunks cover every nonce of [start, stop)."""
-        for first, after in sorted(self.ruled_out):
-            if first <= start < after:
-                start = after
-        return start >= stop
-
-    def _around(self, kernel: Kernel) -> Kernel:
-        def gated(prefix: bytes, first: int, last: int, difficulty: int, stop_flag: StopFlag | None) -> int | None:
-            self.began.append((prefix, first))
-            if first in self._held:
-                self.waiting_thread[first] = threading.current_thread()
-                self.waiting.put(first)
-                self._held[first].wait()
-            nonce = kernel(prefix, first, last, ENDLESS if first in self.endless else difficulty, stop_flag)
-            if nonce is None and stop_flag is not None and not stop_flag[0]:
-                self.ruled_out.append((first, last + 1))
-            if first in self._ended:
-                self._ended[first].set()
-            return nonce
-
-        return gated
 
 
 @contextmanager
@@ -137,11 +53,12 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> Gates:
 
 @pytest.fixture
 def chunks_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes every chunk so many nonces, whatever the measured rate."""
+    """Makes every chunk so many nonces, whatever the measured rate, and hands even easy blocks out to the threads."""
 
     def set_size(nonces: int) -> None:
         monkeypatch.setattr(pool_module, "_CHUNK_NONCES", nonces)
         monkeypatch.setattr(pool_module, "_CHUNK_SECONDS", 0.0)
+        monkeypatch.setattr(pool_module, "_HERE_NONCES", 0)
 
     return set_size
 
@@ -194,28 +111,35 @@ def test_every_nonce_of_a_range_without_a_hit_is_counted_once(backend: str, thre
         assert pool.hashes == 50_000
 
 
-# --- time slices
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_easy_block_is_begun_by_the_thread_that_asks_for_it(threads: int) -> None:
+    with open_pool(threads) as pool:
+        assert pool.search(GENESIS, 0, 8) == SearchResult(FIRST, FIRST + 1)
+        assert pool.hashes == FIRST + 1
+        assert not miner_threads()
+        # What that doesn't find in a few chunks is handed out to all.
+        assert pool.search(GENESIS, 5_062, 12) == SearchResult(17_502, 17_503)
+        assert len(miner_threads()) == threads
 
 
-def test_no_chunk_begins_after_the_deadline(
-    gates: Gates, chunks_of: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+# --- searches that are over
+
+
+def test_no_chunk_begins_once_a_search_is_over(gates: Gates, chunks_of: Callable[[int], None]) -> None:
     chunks_of(100)
-    # On this clock a chunk takes a second.
-    clock = SimpleNamespace(monotonic=lambda: 50.0 + len(gates.began), perf_counter=lambda: 0.0)
-    monkeypatch.setattr(pool_module, "time", clock)
     with open_pool(1) as pool:
-        assert pool.search(GENESIS, 0, ENDLESS, seconds=2.5) == SearchResult(None, 300)
+        result = pool.search(GENESIS, 0, ENDLESS, until=lambda: len(gates.began) >= 3)
+    assert result == SearchResult(None, 300)
     assert [start for _, start in gates.began] == [0, 100, 200]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_search_without_any_time_tries_one_chunk(
+def test_a_search_that_is_over_at_once_tries_one_chunk(
     threads: int, gates: Gates, chunks_of: Callable[[int], None]
 ) -> None:
     chunks_of(100)
     with open_pool(threads) as pool:
-        assert pool.search(GENESIS, 7, ENDLESS, seconds=0.0) == SearchResult(None, 107)
+        assert pool.search(GENESIS, 7, ENDLESS, until=lambda: True) == SearchResult(None, 107)
         assert pool.hashes == 100
 
 
@@ -300,21 +224,22 @@ def test_a_hit_above_a_cancelled_chunk_is_not_reported(gates: Gates, chunks_of: 
 @each_backend
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_cancelled_again_and_again_a_search_skips_nothing(
-    backend: str, threads: int, gates: Gates, chunks_of: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    backend: str, threads: int, gates: Gates, chunks_of: Callable[[int], None]
 ) -> None:
     chunks_of(2_000)
-    monkeypatch.setattr(pool_module, "_PROGRESS_SECONDS", 0.0)
     first_cancel = gates.hold(20_000)
     with open_pool(threads, backend) as pool:
 
-        def cancel_soon(tried: int) -> None:
+        def cancel_soon(reached: Reached) -> None:
             # Not before some chunks are done, or the search would never get on.
-            if tried >= 4_000:
+            if reached.tried >= 4_000:
                 pool.cancel("me")
                 first_cancel.set()
 
         start, cancelled = 0, 0
-        while (result := pool.search(GENESIS, start, 16, owner="me", progress=cancel_soon)).nonce is None:
+        while (
+            result := pool.search(GENESIS, start, 16, owner="me", progress=cancel_soon, progress_seconds=0.0)
+        ).nonce is None:
             assert result.stopped
             assert result.next_nonce >= start
             assert gates.rules_out(start, result.next_nonce)
@@ -469,12 +394,12 @@ def test_a_failing_progress_callback_leaves_no_search_behind(
 ) -> None:
     chunks_of(2**40)
 
-    def fail(_tried: int) -> None:
+    def fail(_reached: Reached) -> None:
         raise failure("on purpose")
 
     with open_pool(1) as pool:
         with pytest.raises(failure, match="on purpose"):
-            pool.search(GENESIS, 10**12, ENDLESS, progress=fail)
+            pool.search(GENESIS, 10**12, ENDLESS, progress=fail, progress_seconds=0.001)
         # The one thread is free again: it was stopped in the middle of its chunk.
         assert pool.search(GENESIS, 0, 8).nonce == FIRST
         assert pool.searches == 0
@@ -483,14 +408,32 @@ def test_a_failing_progress_callback_leaves_no_search_behind(
 def test_progress_tells_the_nonces_tried_so_far(gates: Gates, chunks_of: Callable[[int], None]) -> None:
     chunks_of(100)
     release = gates.hold(500)
-    told: list[int] = []
+    told: list[Reached] = []
 
-    def progress(tried: int) -> None:
-        told.append(tried)
-        if tried == 500:
+    def progress(reached: Reached) -> None:
+        told.append(reached)
+        if reached.tried == 500:
             release.set()
 
     with open_pool(1) as pool:
-        pool.search(GENESIS, 0, ENDLESS, stop=600, progress=progress)
-    assert 500 in told
+        pool.search(GENESIS, 0, ENDLESS, stop=600, progress=progress, progress_seconds=0.001)
+    assert Reached(500, 500) in told
     assert told == sorted(told)
+
+
+def test_progress_tells_up_to_where_nothing_was_left_out(gates: Gates, chunks_of: Callable[[int], None]) -> None:
+    chunks_of(100)
+    release, beyond = gates.hold(300), gates.ended(1_000)
+    told: list[Reached] = []
+
+    def progress(reached: Reached) -> None:
+        told.append(reached)
+        if beyond.is_set() and reached.tried >= 900:
+            release.set()
+
+    with open_pool(2) as pool:
+        pool.search(GENESIS, 0, ENDLESS, stop=2_000, progress=progress, progress_seconds=0.001)
+    held = [reached for reached in told if reached.tried > 300 and reached.next_nonce == 300]
+    # The other thread is far beyond the chunk that is held back; what it has tried doesn't show in the next nonce.
+    assert held
+    assert all(reached.next_nonce <= reached.tried or reached.next_nonce == 300 for reached in told)

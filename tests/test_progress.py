@@ -1,10 +1,10 @@
 """What is said of a search that has no memory: the odds from now on, and no percentage."""
 
+from pow.mining.messages import MiningReport
 from pow.mining.progress import odds, progress_document, progress_sentence
-from pow.mining.workflow import Progress
 
-FRESH = Progress(blocks_done=0, blocks_total=4, hashes=0, seconds=0.0)
-UNDER_WAY = Progress(blocks_done=1, blocks_total=4, hashes=2_000_000, seconds=2.0)
+FRESH: MiningReport = {"blocks_done": 0, "blocks_total": 4, "hashes": 0, "seconds": 0.0, "nonces": []}
+UNDER_WAY: MiningReport = {"blocks_done": 1, "blocks_total": 4, "hashes": 2_000_000, "seconds": 2.0, "nonces": [7]}
 
 
 def test_the_odds_are_those_of_a_geometric_wait() -> None:
@@ -36,6 +36,19 @@ def test_a_workflow_s_own_rate_counts_and_only_the_blocks_that_are_left() -> Non
     document = progress_document(UNDER_WAY, 20, 1.0)
     assert (document["hashes_per_second"], document["expected_seconds_left"]) == (1_000_000, 3.1)
     assert document["odds"] == odds(20, 3, 1e6)
+    assert document["nonces"] == [7]
+
+
+def test_what_was_mined_so_far_does_not_say_how_fast_the_rest_is() -> None:
+    # As after the restart of a workflow that an older version began.
+    document = progress_document({**UNDER_WAY, "seconds": 0.0}, 20, 2.0**20)
+    assert "hashes_per_second" not in document
+    assert document["expected_seconds_left"] == 3.0
+
+
+def test_a_chain_that_is_done_has_nothing_left() -> None:
+    document = progress_document({**UNDER_WAY, "blocks_done": 4}, 20, 1.0)
+    assert (document["expected_seconds_left"], document["odds"]) == (0.0, "100 % by now")
 
 
 def test_the_sentence_says_the_same_as_the_document() -> None:

@@ -14,12 +14,17 @@ from scheduler_process import SchedulerProcess
 from server_process import ServerProcess
 
 from pow.errors import EngineError, SettingsError
+from pow.longwork.call import NOBODY, CallContext
 from pow.longwork.engines.durable_task import DurableTaskEngine
 from pow.longwork.engines.scheduler import SchedulerAddress
+from pow.mining.messages import MiningJob
 from pow.mining.pool import MinerPool
-from pow.mining.workflow import MiningJob
+from pow.mining.work import MiningWork, mined_chain
 
 pytestmark = pytest.mark.anyio
+
+ENDLESS = MiningJob(difficulty=200, blocks=1, genesis="GENESIS")
+KEY = "0123456789abcdef" * 2
 
 
 @pytest.fixture(scope="module")
@@ -30,33 +35,64 @@ def scheduler() -> Iterator[SchedulerProcess]:
 
 
 @pytest.fixture
+def work() -> Iterator[MiningWork]:
+    """Mining in this process."""
+    with MinerPool() as pool:
+        yield MiningWork(pool)
+
+
+@pytest.fixture
 def connection_string(scheduler: SchedulerProcess) -> str:
     """The address of a running scheduler."""
     return scheduler.connection_string
 
 
-async def test_a_workflow_runs_on_a_scheduler(connection_string: str, genesis_chain: dict[int, dict[str, Any]]) -> None:
+async def test_a_workflow_runs_on_a_scheduler(
+    connection_string: str, work: MiningWork, genesis_chain: dict[int, dict[str, Any]]
+) -> None:
     address = SchedulerAddress.parse(connection_string, "default")
-    async with DurableTaskEngine(MinerPool(), scheduler=address, slice_seconds=0.05) as engine:
-        workflow_id = str(uuid.uuid4())
-        await engine.start(workflow_id, MiningJob(difficulty=20, blocks=4, genesis="GENESIS"))
-        state = await engine.wait(workflow_id, HANG_SECONDS)
+    async with DurableTaskEngine(work, address, slice_seconds=0.05) as engine:
+        started = await engine.start(NOBODY, MiningJob(difficulty=20, blocks=4, genesis="GENESIS"), KEY)
+        state = await engine.wait(NOBODY, started.workflow_id, HANG_SECONDS)
 
         assert state is not None
-        assert (state.status, state.output) == ("completed", genesis_chain[20])
-        assert workflow_id in [listed.workflow_id for listed in await engine.list(10)]
+        assert state.status == "completed"
+        assert state.output is not None
+        assert mined_chain(work.restore(state.output)).to_dict() == genesis_chain[20]
+        assert started.workflow_id in [listed.workflow_id for listed in await engine.newest(NOBODY, 10)]
+        assert (await engine.counts(NOBODY))["completed"] >= 1
 
 
-async def test_cancelling_works_on_a_scheduler(connection_string: str) -> None:
+async def test_cancelling_works_on_a_scheduler(connection_string: str, work: MiningWork) -> None:
     address = SchedulerAddress.parse(connection_string, "default")
-    async with DurableTaskEngine(MinerPool(), scheduler=address) as engine:
-        workflow_id = str(uuid.uuid4())
-        await engine.start(workflow_id, MiningJob(difficulty=200, blocks=1, genesis="GENESIS"))
+    async with DurableTaskEngine(work, address) as engine:
+        started = await engine.start(NOBODY, ENDLESS, KEY)
 
-        state = await engine.cancel(workflow_id)
+        state = await engine.cancel(NOBODY, started.workflow_id)
 
         assert state is not None
         assert state.status == "terminated"
+
+
+async def test_a_running_twin_is_found_by_the_prefix_of_its_id(connection_string: str, work: MiningWork) -> None:
+    address = SchedulerAddress.parse(connection_string, "default")
+    zoe = CallContext(caller="zoe")
+    async with DurableTaskEngine(work, address) as engine:
+        first = await engine.start(zoe, ENDLESS, KEY)
+        # Equal by chance are only the prefixes.
+        others = [
+            await engine.start(NOBODY, ENDLESS, KEY),
+            await engine.start(zoe, MiningJob(difficulty=199, blocks=1, genesis="GENESIS"), KEY),
+        ]
+        twin = await engine.start(zoe, ENDLESS, KEY)
+        fresh = await engine.start(zoe, ENDLESS, KEY, fresh=True)
+        for started in (first, *others, fresh):
+            await engine.cancel(NOBODY, started.workflow_id)
+
+    assert twin == (first.workflow_id, True)
+    assert [started.joined for started in (first, *others, fresh)] == [False] * 4
+    assert len({started.workflow_id for started in (first, *others, fresh)}) == 4
+    assert {started.workflow_id[:13] for started in (first, *others, fresh)} == {"01234567-89ab"}
 
 
 async def test_the_server_uses_the_scheduler_when_its_connection_string_is_set(
@@ -72,13 +108,13 @@ async def test_the_server_uses_the_scheduler_when_its_connection_string_is_set(
     assert result.structured_content["chain"] == genesis_chain[12]
 
 
-async def test_a_scheduler_that_is_not_there_is_an_error_that_names_it() -> None:
+async def test_a_scheduler_that_is_not_there_is_an_error_that_names_it(work: MiningWork) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = SchedulerAddress.parse(f"Endpoint=http://127.0.0.1:{port};Authentication=None", "default")
-    async with DurableTaskEngine(MinerPool(), scheduler=address) as engine:
+    async with DurableTaskEngine(work, address) as engine:
         with pytest.raises(EngineError, match=f"Durable Task Scheduler at http://127.0.0.1:{port}.*did not answer"):
-            await engine.state(str(uuid.uuid4()))
+            await engine.state(NOBODY, str(uuid.uuid4()))
 
 
 @pytest.mark.parametrize(

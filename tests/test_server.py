@@ -82,7 +82,12 @@ async def test_the_tools_describe_themselves(server: ServerProcess, mode: str, r
         assert tool.description
         assert tool.output_schema is not None
         assert tool.output_schema["required"] == ["status", "workflow_id"]
-        assert tool.output_schema["properties"]["status"]["enum"] == ["completed", "running", "failed", "not_found"]
+        assert set(tool.output_schema["properties"]["status"]["enum"]) == {
+            "completed",
+            "running",
+            "failed",
+            "not_found",
+        }
     assert get.annotations is not None
     assert get.annotations.read_only_hint
 

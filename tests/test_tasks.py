@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,23 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import uvicorn
-from mcp.server.mcpserver import MCPServer
-from mcp.shared.exceptions import MCPError
+from mcp.server.mcpserver import Context, MCPServer
 from python_process import HANG_SECONDS
 from raw_caller import Answer, RawCaller
 from server_process import ServerProcess
 
-from pow.longwork.engines.durable_task import DurableTaskEngine
-from pow.mcp.mining_tasks import TOOLS, MiningTasks
+from pow.longwork.call import NOBODY, CallContext
+from pow.longwork.engines.embedded import EmbeddedEngine
+from pow.longwork.service import LongWorkService
+from pow.longwork.tasks import WorkTasks
+from pow.mcp.calls import add_call, call_of
 from pow.mcp.tasks import RETENTION_SECONDS, TASKS, TasksExtension
 from pow.mining.chain import Chain, verify_chain
+from pow.mining.messages import MiningJob
 from pow.mining.pool import MinerPool
+from pow.mining.work import MiningWork
 from pow.scanning.backends import native_missing
-from pow.settings import Settings
-from pow.tools.mining import MiningResult, MiningTools
+from pow.tools.mining import NAMES
 from pow.web.app import MCP_PATH, mcp_app
 
 pytestmark = pytest.mark.anyio
@@ -318,11 +322,21 @@ def test_a_task_outlives_the_server(tmp_path: Path) -> None:
     assert [block.nonce for block in chain.blocks] == [87_935_060]
 
 
+def service_on(pool: MinerPool, engine: EmbeddedEngine, wait_budget_seconds: float = 20.0) -> LongWorkService:
+    return LongWorkService(MiningWork(pool), engine, NAMES, wait_budget_seconds)
+
+
 @asynccontextmanager
-async def served(extension: TasksExtension, *, tool: Callable[..., Any]) -> AsyncIterator[RawCaller]:
-    """A server in this process with one tool and the extension, and a caller of it."""
-    server: MCPServer[Any] = MCPServer("test", log_level="WARNING", extensions=[extension])
-    server.add_tool(tool)
+async def served(service: LongWorkService, **options: Any) -> AsyncIterator[RawCaller]:
+    """A server in this process with a tool that mines and the extension, and a caller of it."""
+    extension = TasksExtension(WorkTasks(service), tools=["start_mining"], **options)
+    server: MCPServer[Any] = MCPServer("test", log_level="WARNING", extensions=[extension], middleware=[add_call])
+
+    async def start_mining(difficulty: int, context: Context[Any, Any]) -> dict[str, Any]:
+        """Mine."""
+        return dict(await service.start(call_of(context.request_context), {"difficulty": difficulty}))
+
+    server.add_tool(start_mining)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = mcp_app(server, MCP_PATH, (), json_response=False)
         host = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
@@ -334,21 +348,16 @@ async def served(extension: TasksExtension, *, tool: Callable[..., Any]) -> Asyn
             await serving
 
 
-async def test_a_task_expires_some_time_after_its_end_not_after_its_start(engine: DurableTaskEngine) -> None:
+async def test_a_task_expires_some_time_after_its_end_not_after_its_start(
+    pool: MinerPool, engine: EmbeddedEngine
+) -> None:
     now = time.time()
-    mining = MiningTools(engine, Settings(), lambda: 1e6)
-    extension = TasksExtension(MiningTasks(mining), tools=TOOLS, inline_seconds=0, clock=lambda: now)
-
-    async def start_mining(difficulty: int) -> MiningResult:
-        """Mine."""
-        return await mining.start_mining(difficulty)
-
-    async with served(extension, tool=start_mining) as caller:
+    async with served(service_on(pool, engine), inline_seconds=0, clock=lambda: now) as caller:
         running, quick = [
             (await asyncio.to_thread(caller.call, "start_mining", difficulty=difficulty))["taskId"]
             for difficulty in (ENDLESS, 18)
         ]
-        state = await engine.wait(quick, HANG_SECONDS)
+        state = await engine.wait(NOBODY, quick, HANG_SECONDS)
         assert state is not None
         assert state.updated_at is not None
         now = state.updated_at + RETENTION_SECONDS
@@ -365,57 +374,62 @@ async def test_a_task_expires_some_time_after_its_end_not_after_its_start(engine
     assert working["status"] == "working"
 
 
-async def test_nobody_sees_another_caller_s_task(engine: DurableTaskEngine) -> None:
-    anne, bert = (
-        MiningTools(engine, Settings(wait_budget_seconds=0), lambda: 1e6, lambda name=name: name)  # type: ignore[misc]
-        for name in ("anne", "bert")
-    )
-    task_id = (await anne.start_mining(ENDLESS))["workflow_id"]
+async def test_nobody_sees_another_caller_s_task(pool: MinerPool, engine: EmbeddedEngine) -> None:
+    anne, bert = CallContext(caller="anne"), CallContext(caller="bert")
+    service = service_on(pool, engine, wait_budget_seconds=0)
+    tasks = WorkTasks(service)
+    task_id = (await service.start(anne, {"difficulty": ENDLESS}))["workflow_id"]
 
-    assert await MiningTasks(bert).get(task_id) is None
-    found = await MiningTasks(anne).get(task_id)
+    assert await tasks.get(bert, task_id) is None
+    assert await tasks.get(NOBODY, task_id) is None
+    found = await tasks.get(anne, task_id)
     assert found is not None
     assert found.status == "working"
 
 
 async def test_a_workflow_that_failed_is_a_completed_task_as_the_tool_s_own_answer_would_be(
-    engine: DurableTaskEngine,
+    pool: MinerPool, engine: EmbeddedEngine
 ) -> None:
-    tasks = MiningTasks(MiningTools(engine, Settings(), lambda: 1e6))
-    workflow_id = str(uuid.uuid4())
-    async with engine._calls() as client:
-        await client.schedule_new_orchestration("mine_chain", input={"difficulty": 0}, instance_id=workflow_id)
-    await engine.wait(workflow_id, HANG_SECONDS)
+    service = service_on(pool, engine)
+    # No tool lets such a job through: this is what an engine does with one all the same.
+    workflow_id, _ = await engine.start(NOBODY, MiningJob(difficulty=300, blocks=1, genesis="GENESIS"), "no twin")
+    await engine.wait(NOBODY, workflow_id, HANG_SECONDS)
 
-    task = await tasks.get(workflow_id)
+    async with served(service) as caller:
+        task = await asyncio.to_thread(caller.get, workflow_id)
 
-    assert task is not None
-    assert task.status == "completed"
-    assert task.result is not None
-    assert task.result.structured_content["status"] == "failed"
-    assert task.status_message == task.result.structured_content["error"]
+    result = await service.get(NOBODY, workflow_id)
+    assert result["status"] == "failed"
+    assert task["status"] == "completed"
+    assert task["result"]["structuredContent"] == result
+    assert task["statusMessage"] == result["error"]
 
 
-async def test_an_engine_out_of_reach_is_said_in_so_many_words() -> None:
-    tasks = MiningTasks(MiningTools(DurableTaskEngine(MinerPool(1)), Settings(), lambda: 1e6))
+async def test_an_engine_out_of_reach_is_said_in_so_many_words(pool: MinerPool) -> None:
+    async with served(service_on(pool, EmbeddedEngine(MiningWork(pool)))) as caller:
+        answers = [
+            await asyncio.to_thread(caller.request, method, taskId=UNKNOWN, inputResponses={})
+            for method in ("tasks/get", "tasks/update", "tasks/cancel")
+        ]
 
-    with pytest.raises(MCPError, match="the workflow engine is not running"):
-        await tasks.get(UNKNOWN)
+    for _, answer in answers:
+        assert answer["error"]["code"] == -32603
+        assert answer["error"]["message"] == "the workflow engine is not running"
 
 
 async def test_the_inline_wait_is_the_shorter_of_both_budgets(
-    engine: DurableTaskEngine, monkeypatch: pytest.MonkeyPatch
+    pool: MinerPool, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
 
-    async def wait(workflow_id: str, seconds: float) -> None:
+    async def wait(call: CallContext, workflow_id: str, seconds: float) -> None:
         waited.append(round(seconds, 1))
 
     monkeypatch.setattr(engine, "wait", wait)
-    for setting in (20.0, 0.5):
-        mining = MiningTools(engine, Settings(wait_budget_seconds=setting), lambda: 1e6)
-        with MiningTasks(mining).wait_at_most(1.0):
-            await mining.start_mining(1)
-    await mining.start_mining(1)
+    for budget in (20.0, 0.5):
+        async with served(service_on(pool, engine, budget), inline_seconds=1.0) as caller:
+            await asyncio.to_thread(caller.call, "start_mining", difficulty=1)
+    async with served(service_on(pool, engine, 20.0), inline_seconds=1.0) as caller:
+        await asyncio.to_thread(replace(caller, declares_tasks=False).call, "start_mining", difficulty=1)
 
-    assert waited == [1.0, 0.5, 0.5]
+    assert waited == [1.0, 0.5, 20.0]

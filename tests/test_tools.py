@@ -1,30 +1,50 @@
 """The tools' contract: arguments, the budgeted wait, and what each state of a workflow is shown as."""
 
+import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from python_process import HANG_SECONDS
 
-from pow.errors import InvalidArgument
-from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.errors import EngineError, InvalidArgument
+from pow.longwork.call import NOBODY, CallContext
+from pow.longwork.engines.embedded import EmbeddedEngine
+from pow.longwork.service import LongWorkService
 from pow.mining.chain import Chain, verify_chain
-from pow.mining.workflow import MiningJob
+from pow.mining.messages import MiningJob
+from pow.mining.pool import MinerPool
 from pow.settings import Settings
-from pow.tools.mining import MiningTools
+from pow.tools.mining import NAMES, mining_work
 
 pytestmark = pytest.mark.anyio
 
 ENDLESS = 40
 
 
-def tools_on(engine: DurableTaskEngine, **settings: Any) -> MiningTools:
-    return MiningTools(engine, Settings(**settings), lambda: 1e6)
+ServiceWith = Callable[..., LongWorkService]
+
+
+@pytest.fixture
+def service_with(engine: EmbeddedEngine, pool: MinerPool) -> ServiceWith:
+    """What the tools do on the engine, with settings of a test's own."""
+
+    def service(**given: Any) -> LongWorkService:
+        settings = Settings(**given)
+        return LongWorkService(mining_work(pool, settings), engine, NAMES, settings.wait_budget_seconds)
+
+    return service
+
+
+async def start(service: LongWorkService, call: CallContext = NOBODY, **arguments: object) -> dict[str, Any]:
+    return dict(await service.start(call, arguments))
 
 
 async def test_quick_work_comes_back_inline(
-    engine: DurableTaskEngine, genesis_chain: dict[int, dict[str, Any]]
+    service_with: ServiceWith, genesis_chain: dict[int, dict[str, Any]]
 ) -> None:
-    result = await tools_on(engine).start_mining(difficulty=12)
+    result = await start(service_with(), difficulty=12)
 
     assert result["status"] == "completed"
     assert result["chain"] == genesis_chain[12]
@@ -37,8 +57,8 @@ async def test_quick_work_comes_back_inline(
     assert set(result) == {"status", "workflow_id", "result", "chain"}
 
 
-async def test_long_work_comes_back_as_a_handle_that_says_when_to_ask_again(engine: DurableTaskEngine) -> None:
-    result = await tools_on(engine, wait_budget_seconds=0.1).start_mining(difficulty=ENDLESS)
+async def test_long_work_comes_back_as_a_handle_that_says_when_to_ask_again(service_with: ServiceWith) -> None:
+    result = await start(service_with(wait_budget_seconds=0.1), difficulty=ENDLESS)
 
     assert result["status"] == "running"
     assert result["poll_after_seconds"] == 30
@@ -51,25 +71,41 @@ async def test_long_work_comes_back_as_a_handle_that_says_when_to_ask_again(engi
 
 
 async def test_a_handle_leads_to_the_result(
-    engine: DurableTaskEngine, genesis_chain: dict[int, dict[str, Any]]
+    service_with: ServiceWith, engine: EmbeddedEngine, genesis_chain: dict[int, dict[str, Any]]
 ) -> None:
-    tools = tools_on(engine, wait_budget_seconds=0)
-    started = await tools.start_mining(difficulty=16)
-    await engine.wait(started["workflow_id"], 60)
+    service = service_with(wait_budget_seconds=0)
+    started = await start(service, difficulty=16)
+    await engine.wait(NOBODY, started["workflow_id"], 60)
 
-    result = await tools.get_mining_result(started["workflow_id"])
+    result = dict(await service.get(NOBODY, started["workflow_id"]))
 
     assert result["status"] == "completed"
     assert result["chain"] == genesis_chain[16]
 
 
-async def test_a_caller_that_waits_hears_of_progress(engine: DurableTaskEngine) -> None:
+async def test_a_call_waits_for_the_shorter_of_its_own_time_and_the_budget(
+    service_with: ServiceWith, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def wait(call: CallContext, workflow_id: str, seconds: float) -> None:
+        waited.append(round(seconds, 1))
+
+    monkeypatch.setattr(engine, "wait", wait)
+    for budget in (20.0, 0.5):
+        await start(service_with(wait_budget_seconds=budget), NOBODY.waiting_at_most(1.0), difficulty=1)
+    await start(service_with(wait_budget_seconds=0.5), difficulty=1)
+
+    assert waited == [1.0, 0.5, 0.5]
+
+
+async def test_a_caller_that_waits_hears_of_progress(service_with: ServiceWith) -> None:
     heard: list[tuple[float, str]] = []
 
     async def report(hashes: float, sentence: str) -> None:
         heard.append((hashes, sentence))
 
-    await tools_on(engine, wait_budget_seconds=3.5).start_mining(difficulty=ENDLESS, report=report)
+    await start(service_with(wait_budget_seconds=3.5), NOBODY.reporting(report), difficulty=ENDLESS)
 
     assert [hashes for hashes, _ in heard] == sorted(hashes for hashes, _ in heard)
     assert heard[-1][0] > 0
@@ -77,80 +113,98 @@ async def test_a_caller_that_waits_hears_of_progress(engine: DurableTaskEngine) 
     assert "hashes tried" in heard[-1][1]
 
 
-async def test_the_measured_rate_shows_in_the_progress(engine: DurableTaskEngine) -> None:
-    result = await tools_on(engine, wait_budget_seconds=2.5).start_mining(difficulty=ENDLESS)
+async def test_the_measured_rate_shows_in_the_progress(service_with: ServiceWith) -> None:
+    result = await start(service_with(wait_budget_seconds=2.5), difficulty=ENDLESS)
 
     assert result["progress"]["hashes_tried"] > 0
     assert result["progress"]["hashes_per_second"] > 0
 
 
-async def test_a_cancelled_workflow_is_failed_as_terminated(engine: DurableTaskEngine) -> None:
-    tools = tools_on(engine, wait_budget_seconds=0)
-    started = await tools.start_mining(difficulty=ENDLESS)
-    await engine.cancel(started["workflow_id"])
+async def test_a_cancelled_workflow_is_failed_as_terminated(service_with: ServiceWith, engine: EmbeddedEngine) -> None:
+    service = service_with(wait_budget_seconds=0)
+    started = await start(service, difficulty=ENDLESS)
+    await engine.cancel(NOBODY, started["workflow_id"])
 
-    result = await tools.get_mining_result(started["workflow_id"])
+    result = await service.get(NOBODY, started["workflow_id"])
 
     assert (result["status"], result["reason"]) == ("failed", "terminated")
     assert "cancelled" in result["error"]
     assert set(result) == {"status", "workflow_id", "reason", "error"}
 
 
-async def test_a_workflow_that_went_wrong_is_failed_with_its_error(engine: DurableTaskEngine) -> None:
-    workflow_id = str(uuid.uuid4())
+async def test_a_workflow_that_went_wrong_is_failed_with_its_error(
+    service_with: ServiceWith, engine: EmbeddedEngine
+) -> None:
     # No tool lets such a job through: this is what an engine does with one all the same.
-    await engine.start(workflow_id, MiningJob(difficulty=300, blocks=1, genesis="GENESIS"))
-    await engine.wait(workflow_id, 60)
+    workflow_id, _ = await engine.start(NOBODY, MiningJob(difficulty=300, blocks=1, genesis="GENESIS"), "no twin")
+    await engine.wait(NOBODY, workflow_id, 60)
 
-    result = await tools_on(engine).get_mining_result(workflow_id)
+    result = await service_with().get(NOBODY, workflow_id)
 
     assert (result["status"], result["reason"]) == ("failed", "error")
     assert "difficulty must be an integer from 0 to 256, not 300" in result["error"]
 
 
+async def test_another_caller_s_workflow_is_not_found_and_not_listed(service_with: ServiceWith) -> None:
+    service = service_with(wait_budget_seconds=0)
+    ada, bob = CallContext(caller="ada"), CallContext(caller="bob")
+    started = await start(service, ada, difficulty=ENDLESS)
+
+    for call in (bob, NOBODY):
+        assert (await service.get(call, started["workflow_id"]))["status"] == "not_found"
+        assert (await service.cancel(call, started["workflow_id"]))["status"] == "not_found"
+        assert await service.list(call) == []
+    assert [listed["workflow_id"] for listed in await service.list(ada)] == [started["workflow_id"]]
+    assert (await service.get(ada, started["workflow_id"]))["status"] == "running"
+
+
 @pytest.mark.parametrize("workflow_id", ["abc", "", 7, None, [], "0" * 1000, "'; DROP TABLE workflow; --", "\ud800"])
-async def test_what_is_no_id_is_not_found(engine: DurableTaskEngine, workflow_id: object) -> None:
-    result = await tools_on(engine).get_mining_result(workflow_id)
+async def test_what_is_no_id_is_not_found(service_with: ServiceWith, workflow_id: object) -> None:
+    result = await service_with().get(NOBODY, workflow_id)
 
     assert result["status"] == "not_found"
     assert result["workflow_id"] == str(workflow_id)
     assert "Not a workflow id" in result["error"]
 
 
-async def test_an_unknown_id_is_not_found(engine: DurableTaskEngine) -> None:
+async def test_an_unknown_id_is_not_found(service_with: ServiceWith) -> None:
     workflow_id = str(uuid.uuid4())
 
-    result = await tools_on(engine).get_mining_result(workflow_id)
+    result = await service_with().get(NOBODY, workflow_id)
 
     assert (result["status"], result["workflow_id"]) == ("not_found", workflow_id)
     assert "no workflow with this id" in result["error"]
 
 
-async def test_an_id_is_known_in_capitals_and_with_spaces_too(engine: DurableTaskEngine) -> None:
-    tools = tools_on(engine)
-    started = await tools.start_mining(difficulty=4)
+async def test_an_id_is_known_in_capitals_and_with_spaces_too(service_with: ServiceWith) -> None:
+    service = service_with()
+    started = await start(service, difficulty=4)
 
-    result = await tools.get_mining_result(f"  {started['workflow_id'].upper()}\n")
+    result = await service.get(NOBODY, f"  {started['workflow_id'].upper()}\n")
 
     assert (result["status"], result["workflow_id"]) == ("completed", started["workflow_id"])
 
 
+def job(difficulty: int = 21, blocks: int = 4, genesis: str = "GENESIS") -> MiningJob:
+    return {"difficulty": difficulty, "blocks": blocks, "genesis": genesis}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "job"),
+    ("arguments", "expected"),
     [
-        ({}, MiningJob(21, 4, "GENESIS")),
-        ({"difficulty": None, "blocks": None, "genesis": None}, MiningJob(21, 4, "GENESIS")),
-        ({"difficulty": "16", "blocks": " 2 "}, MiningJob(16, 2, "GENESIS")),
-        ({"difficulty": 16.0}, MiningJob(16, 4, "GENESIS")),
-        ({"difficulty": 1, "blocks": 1, "genesis": ""}, MiningJob(1, 1, "")),
-        ({"difficulty": 40, "blocks": 64, "genesis": "é" * 32}, MiningJob(40, 64, "é" * 32)),
+        ({}, job()),
+        ({"difficulty": None, "blocks": None, "genesis": None}, job()),
+        ({"difficulty": "16", "blocks": " 2 "}, job(difficulty=16, blocks=2)),
+        ({"difficulty": 16.0}, job(difficulty=16)),
+        ({"difficulty": 1, "blocks": 1, "genesis": ""}, job(difficulty=1, blocks=1, genesis="")),
+        ({"difficulty": 40, "blocks": 64, "genesis": "é" * 32}, job(difficulty=40, blocks=64, genesis="é" * 32)),
     ],
     ids=str,
 )
 async def test_arguments_that_agents_send_are_understood(
-    engine: DurableTaskEngine, arguments: dict[str, object], job: MiningJob
+    service_with: ServiceWith, arguments: dict[str, object], expected: MiningJob
 ) -> None:
-    assert tools_on(engine).job(**arguments) == job
+    assert service_with().work.parse(arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -181,36 +235,46 @@ async def test_arguments_that_agents_send_are_understood(
     ids=ascii,
 )
 async def test_a_bad_argument_gets_its_sentence_and_starts_nothing(
-    engine: DurableTaskEngine, arguments: dict[str, Any], sentence: str
+    service_with: ServiceWith, engine: EmbeddedEngine, arguments: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        await tools_on(engine).start_mining(**arguments)
+        await start(service_with(), **arguments)
 
     assert sentence in str(raised.value)
-    assert await engine.list(10) == []
+    assert await engine.newest(NOBODY, 10) == []
 
 
-async def test_the_limits_are_the_settings(engine: DurableTaskEngine) -> None:
-    tools = tools_on(engine, mining_difficulty=5, max_difficulty=6, max_blocks=2)
+async def test_the_limits_are_the_settings(service_with: ServiceWith) -> None:
+    work = service_with(mining_difficulty=5, max_difficulty=6, max_blocks=2).work
 
-    assert tools.job() == MiningJob(5, 2, "GENESIS")
+    assert work.parse({}) == job(difficulty=5, blocks=2)
     with pytest.raises(InvalidArgument, match="from 1 to 6, not 7"):
-        tools.job(difficulty=7)
+        work.parse({"difficulty": 7})
     with pytest.raises(InvalidArgument, match="from 1 to 2, not 3"):
-        tools.job(blocks=3)
+        work.parse({"blocks": 3})
 
 
-async def test_a_wait_is_over_when_the_host_shuts_down(engine: DurableTaskEngine) -> None:
-    tools = tools_on(engine, wait_budget_seconds=3600)
-    engine.begin_shutdown()
-
-    result = await tools.start_mining(difficulty=ENDLESS)
+async def test_a_wait_is_over_when_the_host_shuts_down(service_with: ServiceWith, engine: EmbeddedEngine) -> None:
+    service = service_with(wait_budget_seconds=3600)
+    waiting = asyncio.create_task(start(service, difficulty=ENDLESS))
+    async with asyncio.timeout(HANG_SECONDS):
+        while not await service.list(NOBODY):
+            await asyncio.sleep(0.01)
+        engine.begin_shutdown()
+        result = await waiting
 
     assert result["status"] == "running"
 
 
-async def test_every_mined_chain_verifies(engine: DurableTaskEngine) -> None:
-    result = await tools_on(engine).start_mining(difficulty=10, blocks=20, genesis="another")
+async def test_a_host_that_shuts_down_takes_no_new_work(service_with: ServiceWith, engine: EmbeddedEngine) -> None:
+    engine.begin_shutdown()
+
+    with pytest.raises(EngineError, match="the server is shutting down"):
+        await start(service_with(), difficulty=ENDLESS)
+
+
+async def test_every_mined_chain_verifies(service_with: ServiceWith) -> None:
+    result = await start(service_with(), difficulty=10, blocks=20, genesis="another")
 
     chain = Chain.from_dict(result["chain"])
     assert len(chain.blocks) == 20

@@ -17,7 +17,7 @@ from scheduler_process import SchedulerProcess, WorkerProcess
 from server_process import ServerProcess
 
 from pow.mining.chain import Chain, verify_chain
-from pow.mining.workflow import MiningJob
+from pow.mining.messages import MiningJob
 from pow.scanning.backends import native_missing
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +55,9 @@ async def slices(client: AsyncTaskHubGrpcClient, workflow_id: str) -> tuple[list
 async def test_two_workers_share_a_block(scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient) -> None:
     with WorkerProcess(scheduler, **SLOW) as one, WorkerProcess(scheduler, **SLOW) as other:
         before = {worker: cpu_seconds(worker) for worker in (one, other)}
-        workflow_id = await scheduler.start(client, MiningJob(DIFFICULTY, 1, "GENESIS"), fan_out=2)
+        workflow_id = await scheduler.start(
+            client, MiningJob(difficulty=DIFFICULTY, blocks=1, genesis="GENESIS"), fan_out=2
+        )
         chain = await scheduler.chain(client, workflow_id)
         used = [cpu_seconds(worker) - before[worker] for worker in (one, other)]
 
@@ -79,7 +81,9 @@ async def test_a_killed_worker_costs_the_slice_that_it_had(
     scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient
 ) -> None:
     with WorkerProcess(scheduler, **SLOW) as dies, WorkerProcess(scheduler, **SLOW):
-        workflow_id = await scheduler.start(client, MiningJob(DIFFICULTY, 2, "GENESIS"), fan_out=2)
+        workflow_id = await scheduler.start(
+            client, MiningJob(difficulty=DIFFICULTY, blocks=2, genesis="GENESIS"), fan_out=2
+        )
         # From the second answer on, both workers have a slice in hand nearly always.
         while len((await slices(client, workflow_id))[1]) < 2:
             pass
@@ -101,7 +105,7 @@ async def test_a_worker_told_to_end_gives_back_what_it_has_tried(
 ) -> None:
     with WorkerProcess(scheduler) as first:
         before = cpu_seconds(first)
-        workflow_id = await scheduler.start(client, MiningJob(40, 1, "GENESIS"), fan_out=1)
+        workflow_id = await scheduler.start(client, MiningJob(difficulty=40, blocks=1, genesis="GENESIS"), fan_out=1)
         # Handing the slice out and getting ready for it takes some hundredths of a second.
         while cpu_seconds(first) < before + 0.5:
             await asyncio.sleep(0.01)
@@ -113,10 +117,13 @@ async def test_a_worker_told_to_end_gives_back_what_it_has_tried(
         async with asyncio.timeout(HANG_SECONDS):
             while not (answers := (await slices(client, workflow_id))[1]):
                 await asyncio.sleep(0.01)
-        assert not answers[0]["found"]
+        assert answers[0]["nonce"] is None
         assert answers[0]["next_nonce"] > 0
         # Workflows go on, whoever works on them.
-        assert await scheduler.mine(client, MiningJob(16, 4, "GENESIS"), fan_out=1) == genesis_chain[16]
+        assert (
+            await scheduler.mine(client, MiningJob(difficulty=16, blocks=4, genesis="GENESIS"), fan_out=1)
+            == genesis_chain[16]
+        )
 
 
 async def test_servers_and_workers_share_a_task_hub(

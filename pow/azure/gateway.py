@@ -5,15 +5,11 @@ It is the app that `pow-mcp serve` uses, on Durable Functions' client instead of
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pow.errors import PowError
-from pow.identity.callers import Identities
-from pow.longwork.engines.durable_functions import enter_invocation
-from pow.settings import Settings
-from pow.tools.mining import MiningTools
-from pow.tools.queries import QueryTools
+from pow.tools.composition import House
 
 # The host's prefix for HTTP triggers, and the trigger's route.
 GATEWAY_PATH = "/api/mcp"
@@ -22,28 +18,17 @@ GATEWAY_PATH = "/api/mcp"
 class Gateway:
     """Serves MCP over the requests of one HTTP trigger."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        mining: MiningTools,
-        queries: QueryTools,
-        identities: Identities,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
+    def __init__(self, house: Callable[[], House], environment: Mapping[str, str] = os.environ) -> None:
         """
         Args:
-            settings: defaults, limits, and the budget of a wait.
-            mining, queries: what the tools do, by `enter_invocation`'s client and for `Identities.enter`'s caller.
-            identities: who callers are.
-            environment: where the platform says what the app's host name and its storage are.
+            house: makes what it serves, at the first request.
+            environment: where the platform says what the app's host name is.
         """
+        self._make_house = house
         self._environment = environment
-        self._settings = settings
-        self._mining = mining
-        self._queries = queries
-        self._identities = identities
         self._starting = asyncio.Lock()
-        self._middleware: Any = None
+        self._house: House | None = None
+        self._app: Any = None
 
     async def handle(self, request: Any, client: Any) -> Any:
         """Serve a request.
@@ -55,29 +40,31 @@ class Gateway:
         Returns:
             The HttpResponse, whole: the host doesn't stream.
         """
-        async with self._starting:
-            if self._middleware is None:
-                self._middleware = await self._start()
-        enter_invocation(client)
-        self._identities.enter(request.headers)
-        return await self._middleware.handle_async(request)
-
-    async def _start(self) -> Any:
         # Imported here: the MCP SDK takes a second, which calls by way of the extension needn't wait for.
         from azure.functions import AsgiMiddleware
 
-        from pow.mcp.server import Tools, mcp_server
-        from pow.tools.blob_chains import BlobChains
-        from pow.tools.chains import ChainTools
+        from pow.mcp.calls import enter_call
+
+        async with self._starting:
+            if self._house is None:
+                self._house = await self._start()
+        call = self._house.call(request.headers, client)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await self._app(enter_call(scope, call), receive, send)
+
+        return await AsgiMiddleware(app).handle_async(request)  # type: ignore[no-untyped-call]
+
+    async def _start(self) -> House:
+        from azure.functions import AsgiMiddleware
+
+        from pow.mcp.server import mcp_server
         from pow.web.app import mcp_app
 
-        chains = ChainTools(self._mining, BlobChains(self._environment))
-        tools = Tools(self._mining, self._queries, chains, self._identities)
-        server = mcp_server(tools, self._settings, streams=False)
+        house = self._make_house()
         hosts = [name for name in (self._environment.get("WEBSITE_HOSTNAME"),) if name]
-        middleware: Any = AsgiMiddleware(  # type: ignore[no-untyped-call]
-            mcp_app(server, GATEWAY_PATH, hosts, json_response=True)
-        )
+        self._app = mcp_app(mcp_server(house, streams=False), GATEWAY_PATH, hosts, json_response=True)
+        middleware: Any = AsgiMiddleware(self._app)  # type: ignore[no-untyped-call]
         if not await middleware.notify_startup():
             raise PowError("the MCP server behind the gateway did not start")
-        return middleware
+        return house

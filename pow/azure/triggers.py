@@ -15,10 +15,10 @@ from pow.mcp.mining_app import (
     MINING_APP_NAME,
     MINING_APP_PAGE_META,
     MINING_APP_TITLE,
-    MINING_APP_URI,
 )
-from pow.settings import Settings
-from pow.tools.specs import argument_fault, tool_specs
+from pow.tools.composition import House
+from pow.tools.declarations import Tool
+from pow.tools.mining import MINING_APP_URI
 
 
 class Call(NamedTuple):
@@ -37,25 +37,24 @@ class Call(NamedTuple):
         return cls(call["name"], call.get("arguments") or {}, {name.lower(): value for name, value in headers.items()})
 
 
-def tool_trigger(name: str, settings: Settings) -> dict[str, Any]:
+def tool_trigger(tool: Tool) -> dict[str, Any]:
     """The arguments of `mcp_tool_trigger` for a tool.
 
     Not `mcp_tool`: that one infers types and names from the function's signature, and has no way to say
     what the result looks like, nor what the limits are.
     """
-    spec = tool_specs(settings)[name]
     return {
         "arg_name": "call",
-        "tool_name": name,
-        "description": spec.description,
+        "tool_name": tool.name,
+        "description": tool.description,
         # The function says itself what the arguments and the result look like …
         "useWorkerInputSchema": True,
-        "inputSchema": json.dumps(spec.input_schema),
-        "outputSchema": json.dumps(spec.output_schema),
+        "inputSchema": json.dumps(tool.input_schema),
+        "outputSchema": json.dumps(tool.output_schema),
         # … and returns what `answer` makes, structured content included.
         "use_result_schema": True,
         # … and which page shows it.
-        **({"metadata": json.dumps(spec.meta)} if spec.meta else {}),
+        **({"metadata": json.dumps(tool.meta)} if tool.meta else {}),
     }
 
 
@@ -72,19 +71,42 @@ def mining_app_trigger() -> dict[str, Any]:
     }
 
 
-async def answer(call: str, tool: Callable[..., Awaitable[Mapping[str, Any]]]) -> str:
-    """Call a tool with the arguments of a call; its result, or what was wrong, as the extension wants it.
+def bind_tools(app: Any, house: House) -> None:
+    """Add a function to the app for each of the house's tools; it is called as the tool is.
+
+    Args:
+        app: the DFApp.
+        house: what `mining_house` or `house_of` made.
+    """
+
+    def function_of(tool: Tool) -> Callable[[str, Any], Awaitable[str]]:
+        async def function(call: str, client: Any) -> str:
+            return await answer(call, house, tool, client)
+
+        function.__name__ = tool.name
+        return function
+
+    for tool in house.tools:
+        app.mcp_tool_trigger(**tool_trigger(tool))(app.durable_client_input(client_name="client")(function_of(tool)))
+
+
+async def answer(text: str, house: House, tool: Tool, client: object = None) -> str:
+    """Call a tool as a trigger was told to; its result, or what was wrong, as the extension wants it.
 
     What `pow` raises on purpose reaches the agent in its own words; the rest is the host's to log.
+
+    Args:
+        text: what the trigger was given.
+        house: knows who calls.
+        tool: the tool of the function that was triggered.
+        client: the invocation's DurableOrchestrationClient.
     """
-    parsed = Call.from_json(call)
-    # The extension finds a tool in any case of its name, and passes the name on as the caller wrote it.
-    spec = tool_specs(Settings())[parsed.name.lower()]
-    fault = argument_fault(spec.name, spec.input_schema, parsed.arguments)
+    parsed = Call.from_json(text)
+    fault = tool.fault(parsed.arguments)
     if fault is not None:
         return _envelope(fault, is_error=True)
     try:
-        result = await tool(**parsed.arguments)
+        result = await tool.handler(house.call(parsed.headers, client), parsed.arguments)
     except PowError as error:
         return _envelope(str(error), is_error=True)
     return _envelope(json.dumps(result, indent=2, ensure_ascii=False), structured=result)

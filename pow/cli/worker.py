@@ -8,11 +8,11 @@ import signal
 from contextlib import suppress
 
 from pow import __version__
-from pow.errors import SettingsError
-from pow.longwork.engines.durable_task import DurableTaskEngine
-from pow.longwork.engines.scheduler import SETTING, SchedulerAddress
+from pow.longwork.work import AnyWork
 from pow.mining.pool import MinerPool
 from pow.settings import Settings
+from pow.tools.composition import scheduler_engine
+from pow.tools.mining import mining_work
 
 
 async def work(settings: Settings) -> None:
@@ -21,14 +21,13 @@ async def work(settings: Settings) -> None:
     Raises:
         SettingsError, BackendError: a setting isn't allowed, or no scheduler is named.
     """
-    if not settings.scheduler_connection_string:
-        raise SettingsError(
-            f"setting {SETTING} must name the scheduler to take work from; without one, pow-mcp serve mines by itself"
-        )
-    scheduler = SchedulerAddress.parse(settings.scheduler_connection_string, settings.taskhub_name)
-    pool = MinerPool(settings.mining_threads)
-    rate = pool.rate
-    async with DurableTaskEngine(pool, scheduler=scheduler, fan_out=settings.mining_fan_out) as engine:
+    with MinerPool(settings.mining_threads) as pool:
+        await work_for(mining_work(pool, settings), settings)
+
+
+async def work_for(work: AnyWork, settings: Settings) -> None:
+    """The same for any long work."""
+    async with scheduler_engine(work, settings) as engine:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,8 +35,7 @@ async def work(settings: Settings) -> None:
             with suppress(NotImplementedError):
                 loop.add_signal_handler(number, ended.set)
         print(
-            f"pow-mcp {__version__} takes work · backend {pool.backend}, {pool.threads} thread(s), "
-            f"{rate / 1e6:.1f} million hashes/s · {engine.describe()}",
+            f"pow-mcp {__version__} takes work · {work.capacity()} · {engine.describe()}",
             flush=True,
         )
         await ended.wait()

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
@@ -33,9 +32,6 @@ _NAME_CLAIMS = ("name", "preferred_username", f"{_CLAIMS}/name", f"{_CLAIMS}/upn
 _MAIL_CLAIMS = (f"{_CLAIMS}/emailaddress", "email")
 
 _LONGEST_TEXT = 256
-
-# Servers have one set of tools for all requests; each request is served in a context of its own.
-_caller_id: ContextVar[str | None] = ContextVar("caller_id", default=None)
 
 
 class Caller(NamedTuple):
@@ -81,10 +77,6 @@ class Identities:
         """Whether the platform authenticates."""
         return _authenticates(self._environment)
 
-    def enter(self, headers: Mapping[str, str]) -> None:
-        """Let `current_caller_id` be that of the request with these headers, from here on in this context."""
-        _caller_id.set(self.caller_id(headers))
-
     def caller_id(self, headers: Mapping[str, str]) -> str | None:
         """What tells the caller from all others; None when nobody is signed in."""
         caller = caller_from_headers(headers, self._environment)
@@ -128,11 +120,6 @@ class Identities:
         else:
             advice = "Sign in to this app with a browser, or have an administrator agree for everybody in Entra."
         result["message"] += f" But there is no profile. {error} {advice}"
-
-
-def current_caller_id() -> str | None:
-    """What tells the caller of the request being served from all others; None when nobody is signed in."""
-    return _caller_id.get()
 
 
 def caller_from_headers(headers: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Caller | None:

@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
 
-from pow.errors import PowError
+from pow.errors import PowError, SettingsError
 from pow.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,12 +114,18 @@ class OnBehalfOf:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "OnBehalfOf | None":
-        """As the settings have it; None where they don't."""
+        """As the settings have it; None where they don't.
+
+        Raises:
+            SettingsError: azure-identity isn't installed, which it takes.
+        """
         tenant_id = settings.on_behalf_of_tenant_id
         client_id = settings.on_behalf_of_client_id
         identity_client_id = settings.on_behalf_of_identity_client_id
         if tenant_id is None or client_id is None or identity_client_id is None:
             return None
+        if find_spec("azure") is None or find_spec("azure.identity") is None:
+            raise SettingsError("the settings OnBehalfOf… need azure-identity: pip install 'pow-mcp[blob]'")
         return cls(tenant_id, client_id, identity_client_id)
 
     async def profile(self, user_token: str) -> Profile:

@@ -6,19 +6,17 @@ The page is built from `ui/` into one file. It speaks to its host only, and asks
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pow.tools.mining import MINING_APP_URI
+
 if TYPE_CHECKING:  # the SDK takes a second to import, and the Functions app's triggers do without
     from mcp.server.apps import Apps
 
 UI_FOLDER = Path(__file__).parent.parent / "ui"
 
-MINING_APP_URI = "ui://pow-mcp/mining-app"
 MINING_APP_NAME = "mining-app"
 MINING_APP_TITLE = "Proof-of-work mining"
 MINING_APP_DESCRIPTION = "Shows a chain while it is mined: its blocks, their zero bits, the rate and the odds."
 MINING_APP_MIME_TYPE = "text/html;profile=mcp-app"
-
-# Of the tools that the page belongs to: start_mining and get_mining_result.
-MINING_APP_META: dict[str, Any] = {"ui": {"resourceUri": MINING_APP_URI}}
 
 # Of the page itself: empty lists close the network.
 MINING_APP_PAGE_META: dict[str, Any] = {

@@ -6,17 +6,18 @@ itself returns. What the work is, and where it is kept, is a `TaskBackend`'s to 
 file is about any work in particular, so it serves in any server:
 
     tasks = TasksExtension(backend, tools={"render_video"})
-    server = MCPServer("videos", extensions=[tasks], middleware=[tasks.serve_listening])
+    server = MCPServer("videos", extensions=[tasks], middleware=[add_call, tasks.serve_listening])
+
+(`pow.mcp.calls.add_call` is only needed where backends tell callers apart.)
 
 Sections named in docstrings are those of the extension's specification.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -26,6 +27,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
     HEADER_MISMATCH,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
@@ -36,6 +38,12 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 from starlette.requests import Request
+
+from pow.errors import EngineError
+from pow.longwork.call import CallContext
+from pow.longwork.tasks import TaskBackend, TaskState
+from pow.mcp.calls import call_of, with_call
+from pow.mcp.results import tool_result
 
 TASKS = "io.modelcontextprotocol/tasks"
 
@@ -52,64 +60,6 @@ _TASKS_PER_STREAM = 100
 
 # The extension exists since revision 2026-07-28 only.
 _REVISIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
-
-TaskStatus = Literal["working", "input_required", "completed", "cancelled", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskState:
-    """A task as its backend knows it. Times are Unix seconds.
-
-    `result` goes with completed, also where it is a tool's error; `error`, a JSON-RPC error, with failed;
-    `input_requests` with input_required. A task whose `ended_at` isn't known never expires.
-    """
-
-    task_id: str
-    status: TaskStatus
-    created_at: float
-    last_updated_at: float
-    ended_at: float | None = None
-    status_message: str | None = None
-    poll_interval_ms: int | None = None
-    result: CallToolResult | None = None
-    error: Mapping[str, Any] | None = None
-    input_requests: Mapping[str, Any] | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it will never change again."""
-        return self.status in ("completed", "cancelled", "failed")
-
-
-class TaskBackend(Protocol):
-    """The long work behind tasks.
-
-    Each method runs within the request that it serves, so it can tell who the caller is; another
-    caller's task is an unknown one. Ids are unguessable, and a task outlives the process where its
-    work does.
-    """
-
-    @property
-    def closing(self) -> bool:
-        """Whether the host is shutting down, so that nobody should wait any longer."""
-
-    def wait_at_most(self, seconds: float) -> AbstractContextManager[None]:
-        """A context in which a tool that is called comes back after so many seconds, done or not."""
-
-    def task_of(self, tool: str, result: CallToolResult) -> str | None:
-        """The id of the task that goes on behind a tool's result; None for a result that is final."""
-
-    async def get(self, task_id: str) -> TaskState | None:
-        """The task now; None when the caller has none with this id."""
-
-    async def cancel(self, task_id: str) -> None:
-        """Ask for the end of a task that `get` has found. Idempotent; may return before it has ended."""
-
-    async def update(self, task_id: str, input_responses: Mapping[str, Any]) -> None:
-        """Answer input requests of a task that `get` has found; keys that none is waiting for are ignored."""
-
-    async def wait(self, task_id: str, seconds: float) -> None:
-        """Return when the task has ended, when the host is closing, or after so many seconds."""
 
 
 class _TaskParams(RequestParams):
@@ -175,10 +125,11 @@ class TasksExtension(Extension):
             if params.name in self._required:
                 _refuse_undeclared()
             return await call_next(ctx)
-        with self._backend.wait_at_most(self._inline_seconds):
-            result = await call_next(ctx)
-        task_id = self._backend.task_of(params.name, result) if isinstance(result, CallToolResult) else None
-        state = None if task_id is None else await self._find(task_id)
+        call = call_of(ctx).waiting_at_most(self._inline_seconds)
+        result = await call_next(with_call(ctx, call))
+        document = result.structured_content if isinstance(result, CallToolResult) else None
+        task_id = self._backend.task_of(params.name, document) if isinstance(document, Mapping) else None
+        state = None if task_id is None else await self._find(call, task_id)
         # Only a task that can be asked for is one: until then the tool's own answer is worth more.
         return result if state is None else {"resultType": "task", **self._task(state)}
 
@@ -193,7 +144,8 @@ class TasksExtension(Extension):
             return await call_next(ctx)
         if not _declared(ctx):
             _refuse_undeclared()
-        agreed = [task_id for task_id in wanted[:_TASKS_PER_STREAM] if await self._find(task_id) is not None]
+        call = call_of(ctx)
+        agreed = [task_id for task_id in wanted[:_TASKS_PER_STREAM] if await self._find(call, task_id) is not None]
         await _notify(ctx, "notifications/subscriptions/acknowledged", {"notifications": {"taskIds": agreed}})
         await self._tell_changes(ctx, set(agreed))
         return {"resultType": "complete", "_meta": {SUBSCRIPTION_ID_META_KEY: ctx.request_id}}
@@ -203,10 +155,11 @@ class TasksExtension(Extension):
 
         What happens between two looks is not told, so a slow reader never has a backlog of stale news.
         """
+        call = call_of(ctx)
         told: dict[str, dict[str, Any]] = {}
         while listening and not self._backend.closing:
             for task_id in sorted(listening):
-                state = await self._find(task_id)
+                state = await self._find(call, task_id)
                 if state is None or state.ended:
                     listening.discard(task_id)
                 if state is None:
@@ -216,14 +169,15 @@ class TasksExtension(Extension):
                     told[task_id] = news
                     await _notify(ctx, "notifications/tasks", news)
             if listening:
-                await self._any_end(listening, _LISTEN_SECONDS)
+                await self._any_end(call, listening, _LISTEN_SECONDS)
 
-    async def _any_end(self, task_ids: Collection[str], seconds: float) -> None:
+    async def _any_end(self, call: CallContext, task_ids: Collection[str], seconds: float) -> None:
         """Return when one of the tasks has ended, or after so many seconds."""
         async with anyio.create_task_group() as waits:
 
             async def wait(task_id: str) -> None:
-                await self._backend.wait(task_id, seconds)
+                with _errors_for_callers():
+                    await self._backend.wait(call, task_id, seconds)
                 waits.cancel_scope.cancel()
 
             for task_id in task_ids:
@@ -235,13 +189,15 @@ class TasksExtension(Extension):
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: _UpdateParams) -> HandlerResult:
         state = await self._addressed(ctx, params)
-        await self._backend.update(state.task_id, params.input_responses)
+        with _errors_for_callers():
+            await self._backend.update(call_of(ctx), state.task_id, params.input_responses)
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: _TaskParams) -> HandlerResult:
         state = await self._addressed(ctx, params)
         if not state.ended:
-            await self._backend.cancel(state.task_id)
+            with _errors_for_callers():
+                await self._backend.cancel(call_of(ctx), state.task_id)
         return {"resultType": "complete"}
 
     async def _addressed(self, ctx: ServerRequestContext[Any, Any], params: _TaskParams) -> TaskState:
@@ -254,13 +210,14 @@ class TasksExtension(Extension):
         _check_routing(ctx, params.task_id)
         if not _declared(ctx):
             _refuse_undeclared()
-        state = await self._find(params.task_id)
+        state = await self._find(call_of(ctx), params.task_id)
         if state is None:
             raise MCPError(INVALID_PARAMS, "Task not found: it is unknown, or its time to live is over")
         return state
 
-    async def _find(self, task_id: str) -> TaskState | None:
-        state = await self._backend.get(task_id)
+    async def _find(self, call: CallContext, task_id: str) -> TaskState | None:
+        with _errors_for_callers():
+            state = await self._backend.get(call, task_id)
         if state is None or state.ended_at is None:
             return state
         return None if self._clock() > state.ended_at + self._retention_seconds else state
@@ -294,12 +251,29 @@ class TasksExtension(Extension):
         task = self._task(state)
         match state.status:
             case "completed" if state.result is not None:
-                task["result"] = state.result.model_dump(by_alias=True, mode="json", exclude_none=True)
+                task["result"] = _result(state.result).model_dump(by_alias=True, mode="json", exclude_none=True)
             case "failed":
                 task["error"] = dict(state.error or {})
             case "input_required":
                 task["inputRequests"] = dict(state.input_requests or {})
         return task
+
+
+def _result(result: object) -> CallToolResult:
+    """A task's result as a tool's: its backend has that, or the document that the tool would have returned."""
+    if isinstance(result, CallToolResult):
+        return result
+    assert isinstance(result, Mapping), "a tool's result is a document"
+    return tool_result(result)
+
+
+@contextmanager
+def _errors_for_callers() -> Iterator[None]:
+    """Say in its own words that the engine can't be reached; the SDK hides what it doesn't know."""
+    try:
+        yield
+    except EngineError as error:
+        raise MCPError(INTERNAL_ERROR, str(error)) from error
 
 
 def _declared(ctx: ServerRequestContext[Any, Any]) -> bool:

@@ -98,7 +98,13 @@ def measure_rate(
     # A rough measurement first, so that the chunks have their length from the start.
     _ = pool.rate
     began = time.perf_counter()
-    result = pool.search(_PREFIX, _FIRST_NONCE, MAX_DIFFICULTY, seconds=seconds, progress=progress)
+    result = pool.search(
+        _PREFIX,
+        _FIRST_NONCE,
+        MAX_DIFFICULTY,
+        until=lambda: time.perf_counter() - began >= seconds,
+        progress=None if progress is None else lambda reached: progress(reached.tried),
+    )
     took = time.perf_counter() - began
     if result.stopped:
         raise MiningStopped("the rate was not measured: the pool was closed")

@@ -2,11 +2,11 @@
 
 import functools
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pow.errors import InvalidArgument, MiningStopped
-from pow.limits import DEFAULT_BLOCKS, NONCE_STOP, check_difficulty
+from pow.limits import DEFAULT_BLOCKS, check_difficulty
 from pow.mining.chain import DEFAULT_GENESIS, Block, Chain, block_prefix, check_genesis
 from pow.mining.odds import expected_seconds
 from pow.mining.pool import MinerPool
@@ -40,46 +40,35 @@ class MiningProgress(NamedTuple):
         return expected_seconds(self.difficulty, self.blocks_total - self.blocks_done, self.rate)
 
 
-class BlockSlice(NamedTuple):
-    """What a bounded share of work on one block came to: the block, or the next nonce to try."""
-
-    block: Block | None
-    next_nonce: int
-
-
 def mine_block(
     pool: MinerPool,
     index: int,
     previous_hash: str,
     difficulty: int,
     *,
-    start: int = 0,
-    stop: int = NONCE_STOP,
-    seconds: float | None = None,
-    owner: Hashable = None,
     progress: Callable[[int], None] | None = None,
-) -> BlockSlice:
-    """Mine one block with the nonces of [start, stop), for at most `seconds` (None: until it is found).
+) -> Block:
+    """Mine one block: search for its smallest nonce until it is found.
 
-    A slice that is stopped early keeps what it has ruled out so far, maybe nothing.
+    Args:
+        pool: where.
+        index: the block's, from 1.
+        previous_hash: of the block before, in upper-case hex; the genesis text for block 1.
+        difficulty: leading zero bits of its hash.
+        progress: called some ten times a second, in the calling thread, with the nonces tried so far.
 
     Raises:
-        MiningStopped: a search without a time limit was stopped.
+        MiningStopped: the pool was closed.
     """
-    result = pool.search(
+    found = pool.search(
         block_prefix(index, previous_hash),
-        start,
+        0,
         difficulty,
-        stop=stop,
-        seconds=seconds,
-        owner=owner,
-        progress=progress,
+        progress=None if progress is None else lambda reached: progress(reached.tried),
     )
-    if result.nonce is not None:
-        return BlockSlice(Block.from_nonce(index, previous_hash, result.nonce), result.next_nonce)
-    if seconds is None:
+    if found.nonce is None:
         raise MiningStopped(f"mining block {index} was stopped before its nonce was found")
-    return BlockSlice(None, result.next_nonce)
+    return Block.from_nonce(index, previous_hash, found.nonce)
 
 
 def mine_chain(
@@ -136,8 +125,7 @@ def _mine_blocks(
 
     for index in range(1, blocks + 1):
         previous_hash = mined[-1].hash if mined else genesis
-        found = mine_block(pool, index, previous_hash, difficulty, progress=report if progress else None).block
-        assert found is not None, "a search without a time limit ends with a block or an exception"
+        found = mine_block(pool, index, previous_hash, difficulty, progress=report if progress else None)
         mined.append(found)
         hashes += found.attempts
         report(0)

@@ -22,6 +22,8 @@ from pow.scanning.backends import active_backend, check_range
 _CHUNK_SECONDS = 0.02
 _CHUNK_NONCES = 1024
 _PROGRESS_SECONDS = 0.1
+# A block that takes no more nonces on average is begun by the thread that asks for it: waking another one takes longer.
+_HERE_NONCES = 4 * _CHUNK_NONCES
 # The weight of the newest chunk in the running average of the rate.
 _RATE_WEIGHT = 0.1
 
@@ -32,6 +34,13 @@ class SearchResult(NamedTuple):
     nonce: int | None
     next_nonce: int
     stopped: bool = False
+
+
+class Reached(NamedTuple):
+    """How far a search is: nonces tried, and the one before which all of its range were tried without a hit."""
+
+    tried: int
+    next_nonce: int
 
 
 # Plain classes, since they change, and see pow/mining/chain.py for why they are no dataclasses.
@@ -47,7 +56,7 @@ class _Chunk:
 
 class _Job:
     __slots__ = (
-        *("prefix", "start", "stop", "difficulty", "deadline", "owner", "charge"),
+        *("prefix", "start", "stop", "difficulty", "until", "owner", "virtual_time"),
         *("next", "best", "cut", "tried", "stopped", "error", "running", "done"),
     )
 
@@ -57,17 +66,17 @@ class _Job:
         start: int,
         stop: int,
         difficulty: int,
-        deadline: float | None,
+        until: Callable[[], bool],
         owner: Hashable,
-        charge: float,
+        virtual_time: float,
     ) -> None:
         self.prefix = prefix
         self.start = start
         self.stop = stop
         self.difficulty = difficulty
-        self.deadline = deadline
+        self.until = until
         self.owner = owner
-        self.charge = charge  # nonces handed out, counted from where `MinerPool._newcomers_charge` let it begin
+        self.virtual_time = virtual_time  # nonces handed out, counted from where it was let begin
         self.next = start
         self.best: int | None = None
         self.cut: int | None = None  # the smallest start of a chunk that was stopped before its end
@@ -81,8 +90,11 @@ class _Job:
         """Whether no further chunk is to be handed out; the first one always is, for progress."""
         if self.stopped or self.best is not None or self.next >= self.stop:
             return True
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        return late and self.next > self.start
+        return self.next > self.start and self.until()
+
+    def reached(self) -> Reached:
+        ends = [self.next if self.cut is None else self.cut, *(chunk.start for chunk in self.running)]
+        return Reached(self.tried, min(ends if self.best is None else [*ends, self.best]))
 
     def result(self) -> SearchResult:
         if self.best is not None and (self.cut is None or self.best < self.cut):
@@ -149,22 +161,24 @@ class MinerPool:
         difficulty: int,
         *,
         stop: int = NONCE_STOP,
-        seconds: float | None = None,
+        until: Callable[[], bool] = lambda: False,
         owner: Hashable = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[Reached], None] | None = None,
+        progress_seconds: float = _PROGRESS_SECONDS,
     ) -> SearchResult:
         """Find the smallest nonce of [start, stop) that meets the difficulty, on every thread.
 
-        Blocks until it is found, ruled out, out of time, or stopped. Even out of time it tries one chunk.
+        Blocks until it is found, ruled out, over, or stopped. Even when it is over at once it tries one chunk.
 
         Args:
             prefix: bytes that are hashed before the decimal nonce.
             start: the first nonce.
             difficulty: leading zero bits, 0 to 256.
             stop: one past the last nonce, at most 2**64.
-            seconds: no new chunk begins after so many; None for no limit.
+            until: no new chunk begins once this is true; asked before each, by the threads that mine.
             owner: what `cancel` knows the search by.
-            progress: called every tenth of a second, in the calling thread, with the nonces tried so far.
+            progress: called now and then, in the calling thread, with how far the search is.
+            progress_seconds: how often.
 
         Raises:
             InvalidArgument: the range or the difficulty is none.
@@ -172,18 +186,25 @@ class MinerPool:
         """
         check_range(start, stop)
         check_difficulty(difficulty)
-        deadline = None if seconds is None else time.monotonic() + seconds
+        if self._closed or start == stop:
+            return SearchResult(None, start, self._closed)
+        nonce, begin = self._search_here(prefix, start, stop, difficulty)
+        if nonce is not None or begin == stop:
+            return SearchResult(nonce, begin)
         with self._changed:
-            if self._closed or start == stop:
-                return SearchResult(None, start, self._closed)
+            if self._closed:
+                return SearchResult(None, begin, stopped=True)
             self._start_workers()
-            job = _Job(prefix, start, stop, difficulty, deadline, owner, self._newcomers_charge())
+            job = _Job(prefix, begin, stop, difficulty, until, owner, self._newcomers_virtual_time())
+            job.tried = begin - start
             self._jobs.append(job)
             self._changed.notify_all()
         try:
-            while not job.done.wait(None if progress is None else _PROGRESS_SECONDS):
+            while not job.done.wait(None if progress is None else progress_seconds):
                 if progress is not None:
-                    progress(job.tried)
+                    with self._changed:
+                        reached = job.reached()
+                    progress(reached)
         except BaseException:
             # Ctrl-C, or a progress callback that fails: leave no thread working for nobody.
             self._stop([job])
@@ -191,6 +212,24 @@ class MinerPool:
         if job.error is not None:
             raise job.error
         return job.result()
+
+    def _search_here(self, prefix: bytes, start: int, stop: int, difficulty: int) -> tuple[int | None, int]:
+        """Try a few chunks of an easy block in the calling thread: sooner done than handed out to others.
+
+        Returns:
+            The hit, and the next nonce to try.
+        """
+        if expected_hashes(difficulty) > _HERE_NONCES:
+            return None, start
+        stop = min(stop, start + _HERE_NONCES)
+        began, next_nonce, nonce = time.perf_counter(), start, None
+        while nonce is None and next_nonce < stop:
+            chunk_stop = min(next_nonce + _CHUNK_NONCES, stop)
+            nonce = self._backend.kernel(prefix, next_nonce, chunk_stop - 1, difficulty, None)
+            next_nonce = chunk_stop if nonce is None else nonce + 1
+        with self._changed:
+            self._count_rate(next_nonce - start, time.perf_counter() - began)
+        return nonce, next_nonce
 
     def cancel(self, owner: Hashable) -> int:
         """Stop the owner's searches at once, in the middle of their chunks; how many they were."""
@@ -256,7 +295,7 @@ class MinerPool:
         """The next chunk of the search whose turn it is; waits for one; None when the pool is closed."""
         with self._changed:
             while True:
-                for job in sorted(self._jobs, key=lambda job: job.charge):  # of equal ones the oldest first
+                for job in sorted(self._jobs, key=lambda job: job.virtual_time):  # of equal ones the oldest first
                     if job.exhausted():
                         self._settle(job)
                     else:
@@ -265,17 +304,17 @@ class MinerPool:
                     return None
                 self._changed.wait()
 
-    def _newcomers_charge(self) -> float:
+    def _newcomers_virtual_time(self) -> float:
         # Level with the search that has had the least, so that a small one is soon done; but at most a
         # chunk behind everybody's share, or a stream of newcomers would starve the searches before them.
-        least = min((job.charge for job in self._jobs), default=self._fair_share)
+        least = min((job.virtual_time for job in self._jobs), default=self._fair_share)
         return max(least, self._fair_share - self._longest_chunk())
 
     def _hand_out(self, job: _Job, stop_flag: bytearray) -> _Chunk:
         stop_flag[0] = 0
         chunk = _Chunk(job, job.next, min(job.next + self._chunk_nonces(job), job.stop), stop_flag)
         job.next = chunk.stop
-        job.charge += chunk.stop - chunk.start
+        job.virtual_time += chunk.stop - chunk.start
         self._fair_share += (chunk.stop - chunk.start) / len(self._jobs)
         job.running.append(chunk)
         return chunk
@@ -307,6 +346,9 @@ class MinerPool:
 
     def _count(self, job: _Job, nonces: int, seconds: float) -> None:
         job.tried += nonces
+        self._count_rate(nonces, seconds)
+
+    def _count_rate(self, nonces: int, seconds: float) -> None:
         self._hashes += nonces
         # A chunk that hit at once says nothing about the rate.
         if nonces >= _CHUNK_NONCES and seconds > 0:

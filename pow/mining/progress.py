@@ -5,58 +5,43 @@ here. Every tool, task, notification and page says it by these functions.
 """
 
 from functools import lru_cache
-from typing import NotRequired
 
-from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
-
-from pow.mining.odds import quantile_hashes
-from pow.mining.workflow import Progress
+from pow.mining.messages import MiningReport, ProgressDocument
+from pow.mining.odds import expected_seconds, quantile_hashes
 from pow.units import duration
 
 
-class ProgressDocument(TypedDict):
-    """How far a running workflow is. `odds` are those of the blocks that are left, from now on.
-
-    The first mined blocks follow from their `nonces`, 256 at most.
-    """
-
-    blocks_done: int
-    blocks_total: int
-    hashes_tried: int
-    hashes_per_second: NotRequired[int]
-    expected_seconds_left: float
-    odds: str
-    nonces: NotRequired[list[int]]
-
-
-def progress_document(progress: Progress, difficulty: int, fallback_rate: float) -> ProgressDocument:
+def progress_document(report: MiningReport, difficulty: int, fallback_rate: float) -> ProgressDocument:
     """The progress as tools return it.
 
     Args:
-        progress: what the workflow has reported.
+        report: what the workflow has reported.
         difficulty: leading zero bits of each block's hash.
         fallback_rate: nonces a second to expect while the workflow has none of its own.
     """
+    measured = _rate(report)
+    rate = measured or fallback_rate
+    left = report["blocks_total"] - report["blocks_done"]
     document: ProgressDocument = {
-        "blocks_done": progress.blocks_done,
-        "blocks_total": progress.blocks_total,
-        "hashes_tried": progress.hashes,
-        "expected_seconds_left": round(progress.expected_seconds_left(difficulty, fallback_rate), 1),
-        "odds": odds(difficulty, progress.blocks_total - progress.blocks_done, progress.rate or fallback_rate),
+        "blocks_done": report["blocks_done"],
+        "blocks_total": report["blocks_total"],
+        "hashes_tried": report["hashes"],
+        "expected_seconds_left": round(expected_seconds(difficulty, left, rate), 1),
+        "odds": odds(difficulty, left, rate),
     }
-    if progress.rate is not None:
-        document["hashes_per_second"] = round(progress.rate)
-    if progress.nonces:
-        document["nonces"] = list(progress.nonces)
+    if measured is not None:
+        document["hashes_per_second"] = round(measured)
+    if report["nonces"]:
+        document["nonces"] = list(report["nonces"])
     return document
 
 
-def progress_sentence(progress: Progress, difficulty: int, fallback_rate: float) -> str:
+def progress_sentence(report: MiningReport, difficulty: int, fallback_rate: float) -> str:
     """The progress for people, in one line."""
-    rate = progress.rate or fallback_rate
-    left = progress.blocks_total - progress.blocks_done
+    rate = _rate(report) or fallback_rate
+    left = report["blocks_total"] - report["blocks_done"]
     return (
-        f"{progress.blocks_done} of {progress.blocks_total} blocks mined, {progress.hashes:,} hashes tried, "
+        f"{report['blocks_done']} of {report['blocks_total']} blocks mined, {report['hashes']:,} hashes tried, "
         f"{rate / 1e6:.1f} million a second; done with odds of {odds(difficulty, left, rate)}"
     )
 
@@ -73,3 +58,8 @@ def odds(difficulty: int, blocks: int, rate: float) -> str:
 def quantile(chance: float, difficulty: int, blocks: int) -> int:
     """`pow.mining.odds.quantile_hashes`, which takes some milliseconds for many blocks, remembered."""
     return quantile_hashes(chance, difficulty, blocks)
+
+
+def _rate(report: MiningReport) -> float | None:
+    """Nonces a second of a workflow's own; None before the first slice told of any."""
+    return report["hashes"] / report["seconds"] if report["hashes"] and report["seconds"] > 0 else None

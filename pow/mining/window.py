@@ -1,15 +1,16 @@
-"""Which nonces of a block are ruled out, which are being searched, and which come next.
+"""Which nonces of a block were tried, which are being searched, and which come next.
 
-A block is searched in slices: ranges of nonces, each of them searched by one worker for a bounded time.
-With a fan-out of one there is one slice at a time, open-ended. With more, a window of ranges moves up:
-several workers search at once, each its own range, and the smallest nonce is still exact, since a hit
-counts only when everything below it has been ruled out.
+A block is searched in ranges of nonces. With one worker there is one range at a time, open-ended. With more, a
+window of ranges moves up: several workers search at once, each its own range, and the smallest nonce is
+still exact, since a hit counts only when everything below it was tried.
 
+What was tried is a set of nonces: an answer that comes twice, or in parts, adds to it only what is new.
 All of this is deterministic: the same answers in the same order lead to the same ranges.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from bisect import insort
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from pow.limits import NONCE_STOP
 from pow.mining.odds import expected_hashes
@@ -18,6 +19,8 @@ from pow.mining.odds import expected_hashes
 _PARTS_PER_WORKER = 16
 # Handing a range out costs some milliseconds of CPU, of which this makes little.
 _SHORTEST_SECONDS = 0.25
+# Workers that search side by side hand in after so many seconds at most, to begin with.
+_RANGE_SECONDS = 10.0
 # Before anything is known of the workers: some 50 ms of a native kernel, some seconds of hashlib.
 _FIRST_NONCES = 1 << 21
 # A slice of fewer nonces says nothing about the rate.
@@ -33,99 +36,100 @@ class NonceRange(NamedTuple):
     stop: int = NONCE_STOP
 
 
-class Pace:
-    """How fast slices of a workflow have been searched lately, whoever did it."""
+def updated_rate(rate: float | None, nonces: int, seconds: float) -> float | None:
+    """The running average of how fast slices are searched, in nonces a second, with another one counted."""
+    if seconds <= 0 or nonces < _TELLING_NONCES:
+        return rate
+    measured = nonces / seconds
+    return measured if rate is None else rate + _RATE_WEIGHT * (measured - rate)
 
-    def __init__(self, rate: float | None = None) -> None:
-        """
-        Args:
-            rate: nonces a second of one slice; None before the first has ended.
-        """
-        self.rate = rate
 
-    def record(self, nonces: int, seconds: float) -> None:
-        """Count a slice that has ended."""
-        if seconds > 0 and nonces >= _TELLING_NONCES:
-            measured = nonces / seconds
-            self.rate = measured if self.rate is None else self.rate + _RATE_WEIGHT * (measured - self.rate)
+def range_nonces(rate: float | None, difficulty: int, width: int) -> int:
+    """How many nonces a worker should be handed at once.
 
-    def range_nonces(self, difficulty: int, fan_out: int, slice_seconds: float) -> int:
-        """How many nonces a worker should be handed at once."""
-        if self.rate is None:
-            return _FIRST_NONCES
-        part = expected_hashes(difficulty) / (_PARTS_PER_WORKER * fan_out)
-        return int(max(min(part, self.rate * slice_seconds), self.rate * _SHORTEST_SECONDS, 1))
+    Args:
+        rate: nonces a second of one worker; None while nothing is known.
+        difficulty: leading zero bits of the block's hash.
+        width: how many workers there are.
+    """
+    if rate is None:
+        return _FIRST_NONCES
+    part = expected_hashes(difficulty) / (_PARTS_PER_WORKER * width)
+    return int(max(min(part, rate * _RANGE_SECONDS), rate * _SHORTEST_SECONDS, 1))
 
 
 class BlockWindow:
     """The search for one block's smallest nonce."""
 
-    def __init__(self, next_nonce: int = 0, gaps: Sequence[Sequence[int]] = (), hit: int | None = None) -> None:
+    def __init__(self, tried: Sequence[Sequence[int]] = (), hit: int | None = None) -> None:
         """
         Args:
-            next_nonce: no nonce from here on has been handed out.
-            gaps: [start, stop) of ranges below it, lowest first, that were handed out and came back unfinished.
+            tried: [start, stop) of ranges whose nonces were tried, lowest first, none touching another. An empty one
+                is a mark: what is handed out doesn't reach across it.
             hit: the smallest nonce so far that meets the difficulty.
         """
-        self._next_nonce = next_nonce
-        self._gaps = [NonceRange(start, stop) for start, stop in gaps]
-        self._hit = hit
-        self._awaited: set[NonceRange] = set()
-
-    def to_state(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON has them. Call it when nothing is awaited."""
-        assert not self._awaited, f"ranges are still being searched: {sorted(self._awaited)}"
-        return {"next_nonce": self._next_nonce, "gaps": [list(gap) for gap in self._gaps], "hit": self._hit}
+        self.tried = [NonceRange(start, stop) for start, stop in tried]
+        self.hit = hit
 
     @property
     def nonce(self) -> int | None:
-        """The block's nonce: a hit below which everything has been ruled out; None until there is one."""
-        below = [*self._gaps, *self._awaited]
-        return None if self._hit is None or any(left.start < self._hit for left in below) else self._hit
-
-    @property
-    def awaited(self) -> frozenset[NonceRange]:
-        """The ranges that were handed out and whose answers still matter."""
-        return frozenset(self._awaited)
-
-    def take(self, nonces: int) -> NonceRange | None:
-        """The lowest range to search next, of at most so many nonces; None when no more are needed."""
-        if self._gaps:
-            gap = self._gaps.pop(0)
-            taken = NonceRange(gap.start, min(gap.stop, gap.start + nonces))
-            if taken.stop < gap.stop:
-                self._gaps.insert(0, NonceRange(taken.stop, gap.stop))
-        elif self._hit is None and self._next_nonce < NONCE_STOP:
-            taken = NonceRange(self._next_nonce, min(self._next_nonce + nonces, NONCE_STOP))
-            self._next_nonce = taken.stop
-        else:
+        """The block's nonce: a hit below which everything was tried; None until there is one."""
+        if self.hit is None:
             return None
-        self._awaited.add(taken)
-        return taken
+        return self.hit if self.hit == 0 or self._covers(0, self.hit) else None
 
-    def answer(self, searched: NonceRange, *, found: bool, next_nonce: int) -> bool:
-        """Take in how a range's search ended: all its nonces below `next_nonce` have been tried.
+    def add(self, start: int, stop: int, *, found: bool) -> int:
+        """Count the nonces of [start, stop) as tried, of which the last one is a hit if one was found.
 
         Returns:
-            Whether it matters; not when it is a second answer, or lies above a hit.
+            How many of them hadn't been tried before; 0 for a range above a hit, which no longer matters.
         """
-        if searched not in self._awaited:
-            return False
-        self._awaited.remove(searched)
+        if self.hit is not None and start > self.hit:
+            return 0
         if found:
-            self._hit = next_nonce - 1 if self._hit is None else min(self._hit, next_nonce - 1)
-            self._drop_what_lies_above()
-        elif next_nonce < searched.stop:
-            self._give_back(NonceRange(next_nonce, searched.stop))
-        return True
+            self.hit = stop - 1 if self.hit is None else min(self.hit, stop - 1)
+        before = sum(old.stop - old.start for old in self.tried)
+        self._unite(NonceRange(start, stop))
+        return sum(old.stop - old.start for old in self.tried) - before
 
-    def _drop_what_lies_above(self) -> None:
-        assert self._hit is not None
-        self._gaps = [gap for gap in self._gaps if gap.start < self._hit]
-        self._awaited = {awaited for awaited in self._awaited if awaited.start < self._hit}
+    def matters(self, searched: NonceRange) -> bool:
+        """Whether a range that is being searched may still hold the block's nonce."""
+        stop = searched.stop if self.hit is None else min(searched.stop, self.hit)
+        return searched.start < stop and not self._covers(searched.start, stop)
 
-    def _give_back(self, unfinished: NonceRange) -> None:
-        if unfinished.stop == self._next_nonce:
-            self._next_nonce = unfinished.start
-        else:
-            self._gaps = sorted([*self._gaps, unfinished])
+    def mark(self, nonce: int) -> None:
+        """Let nothing that is handed out reach across this nonce, unless both sides of it were tried."""
+        self._unite(NonceRange(nonce, nonce))
+
+    def next_ranges(self, in_search: Collection[NonceRange], nonces: int) -> Iterator[tuple[NonceRange, bool]]:
+        """The ranges to search next beside those in search: the lowest first, of so many nonces at most each.
+
+        Yields:
+            A range, and whether it is a part of a gap, more of which lies right above it.
+        """
+        end = NONCE_STOP if self.hit is None else self.hit
+        taken = [*self.tried]
+        for searched in in_search:
+            insort(taken, searched)
+        start = 0
+        for other in [*taken, NonceRange(NONCE_STOP, NONCE_STOP)]:
+            while start < min(other.start, end):
+                # After a hit a gap below it is still searched to its end, as it was handed out.
+                stop = min(start + nonces, other.start)
+                yield NonceRange(start, stop), stop < other.start < NONCE_STOP
+                start = stop
+            start = max(start, other.stop)
+
+    def _covers(self, start: int, stop: int) -> bool:
+        return any(old.start <= start and stop <= old.stop for old in self.tried)
+
+    def _unite(self, new: NonceRange) -> None:
+        start, stop = new
+        apart: list[NonceRange] = []
+        for old in self.tried:
+            if old.stop < start or old.start > stop:
+                apart.append(old)
+            else:
+                start, stop = min(start, old.start), max(stop, old.stop)
+        insort(apart, NonceRange(start, stop))
+        self.tried = apart

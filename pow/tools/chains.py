@@ -1,13 +1,20 @@
 """The tools for named chains: keep a workflow's chain under a name, and get it back."""
 
 import json
-from typing import Literal, NotRequired
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # schemas are made of these: typing's own only from Python 3.12 on
 
+from pow.longwork.call import CallContext
+from pow.longwork.service import LongWorkService
 from pow.mining.chain import Chain, verify_chain
+from pow.mining.messages import ChainDocument
+from pow.mining.work import markdown_report, mined_chain
 from pow.tools.chain_store import ChainStore, check_name
-from pow.tools.mining import ChainDocument, MiningTools, flag, markdown_report
+from pow.tools.declarations import READS, Argument, Hints, Tool
+from pow.tools.long_work import workflow_id
+from pow.units import flag
 
 
 class SavedChain(TypedDict):
@@ -33,19 +40,22 @@ class NamedChain(TypedDict):
 class ChainTools:
     """What the tools do, on any engine and any store."""
 
-    def __init__(self, mining: MiningTools, chains: ChainStore) -> None:
+    def __init__(self, service: LongWorkService, chains: ChainStore) -> None:
         """
         Args:
-            mining: what knows the caller's workflows.
+            service: knows the caller's workflows.
             chains: where chains are kept.
         """
-        self._mining = mining
+        self._service = service
         self._chains = chains
 
-    async def save_chain(self, name: object, workflow_id: object, overwrite: object = None) -> SavedChain:
+    async def save_chain(
+        self, call: CallContext, name: object, workflow_id: object, overwrite: object = None
+    ) -> SavedChain:
         """Keep the chain of a completed workflow under a name, if it verifies.
 
         Args:
+            call: whose workflow it is.
             name: 1 to 64 letters, digits, dots, dashes and underscores.
             workflow_id: the workflow whose chain it is.
             overwrite: whether a chain that has the name already is to be replaced.
@@ -56,7 +66,7 @@ class ChainTools:
         """
         checked = check_name(name)
         replace = flag("overwrite", overwrite)
-        state = await self._mining.state(workflow_id)
+        state = await self._service.state(call, workflow_id)
         known_as = str(workflow_id) if state is None else state.workflow_id
 
         def result(status: Literal["saved", "exists", "running", "failed", "not_found"], error: str) -> SavedChain:
@@ -74,7 +84,8 @@ class ChainTools:
             return result(
                 "failed", f"The workflow has no chain: {state.error or 'it was cancelled before it was done'}."
             )
-        chain = Chain.from_dict(state.output)
+        assert state.output is not None, "a completed workflow has an output"
+        chain = mined_chain(self._service.work.restore(state.output))
         verification = verify_chain(chain)
         if not verification:
             return result("failed", f"The chain does not verify, so it was not saved: {verification.message}.")
@@ -112,3 +123,44 @@ class ChainTools:
             "result": markdown_report(chain),
             "chain": chain.to_dict(),  # type: ignore[typeddict-item]
         }
+
+
+def chain_tools(service: LongWorkService, store: ChainStore) -> tuple[Tool, Tool]:
+    """The tools save_chain and get_chain."""
+    chains = ChainTools(service, store)
+    name = Argument(
+        "name",
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "The chain's name: 1 to 64 letters, digits, dots, dashes and underscores.",
+        required=True,
+    )
+    overwrite = Argument(
+        "overwrite", {"type": "boolean"}, "Whether to replace a chain that has the name already.", default=False
+    )
+
+    async def save(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await chains.save_chain(call, arguments["name"], arguments["workflow_id"], arguments.get("overwrite"))
+
+    async def get(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await chains.get_chain(arguments["name"])
+
+    return (
+        Tool(
+            "save_chain",
+            "Save chain",
+            "Keep the chain of a completed workflow under a name, for get_chain.",
+            (name, workflow_id(service.names), overwrite),
+            SavedChain,
+            Hints(destructive=True, idempotent=True),
+            save,
+        ),
+        Tool(
+            "get_chain",
+            "Get chain",
+            "Get a chain that save_chain has kept under a name.",
+            (name,),
+            NamedChain,
+            READS,
+            get,
+        ),
+    )

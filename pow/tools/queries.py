@@ -1,21 +1,21 @@
-"""The tools that start nothing: what a job would take, whether a chain is right, and which workflows there are."""
+"""The tools that start nothing: what a job would take, and whether a chain is right."""
 
-from datetime import UTC, datetime
-from typing import Literal, NotRequired
+from collections.abc import Mapping
+from typing import Any, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # schemas are made of some of these: typing's own only from Python 3.12 on
 
 from pow.errors import InvalidChain
-from pow.longwork.engine import WorkflowState
+from pow.longwork.call import CallContext
+from pow.longwork.service import LongWorkService
 from pow.mining.calibration import DEFAULT_CHANCE, calibrate
 from pow.mining.chain import Chain, verify_chain
 from pow.mining.odds import chance_within_seconds, expected_seconds
-from pow.mining.progress import ProgressDocument, odds, quantile
-from pow.tools.mining import MiningTools, integer
+from pow.mining.progress import odds, quantile
+from pow.mining.work import MiningWork
+from pow.settings import Settings
+from pow.tools.declarations import READS, Argument, Tool, count_to
 from pow.units import duration
-
-MAX_LISTED = 100
-DEFAULT_LISTED = 10
 
 
 class ChainVerdict(TypedDict):
@@ -45,29 +45,19 @@ class Estimate(TypedDict):
     result: str
 
 
-class ListedMining(TypedDict):
-    """A workflow as the list has it."""
+class MiningQueries:
+    """What the tools do."""
 
-    workflow_id: str
-    status: Literal["completed", "running", "failed"]
-    difficulty: NotRequired[int]
-    blocks: NotRequired[int]
-    genesis: NotRequired[str]
-    started_at: NotRequired[str]
-    progress: NotRequired[ProgressDocument]
-
-
-class Minings(TypedDict):
-    """The caller's recent workflows, the newest first."""
-
-    minings: list[ListedMining]
-
-
-class QueryTools:
-    """What the tools do, on top of the mining tools."""
-
-    def __init__(self, mining: MiningTools) -> None:
-        self._mining = mining
+    def __init__(self, service: LongWorkService, work: MiningWork, settings: Settings) -> None:
+        """
+        Args:
+            service: whose budget estimates are held against.
+            work: what is estimated.
+            settings: its limits.
+        """
+        self._work = work
+        self._budget = service.wait_budget_seconds
+        self.settings = settings
 
     async def verify_chain(self, chain: object) -> ChainVerdict:
         """Check a chain's links and proofs of work; what is no chain at all is not valid either.
@@ -94,60 +84,78 @@ class QueryTools:
             "result": f"The chain is valid: {verification.blocks} block(s), each linked and proven.",
         }
 
-    async def estimate_mining(self, difficulty: object = None, blocks: object = None) -> Estimate:
+    async def estimate_mining(self, arguments: Mapping[str, object]) -> Estimate:
         """What a job would take, with which odds, and whether it would come back inline.
 
         Raises:
             InvalidArgument: an argument isn't allowed.
         """
-        job = self._mining.job(difficulty, blocks)
-        rate, budget = self._mining.expected_rate, self._mining.wait_budget_seconds
-        median, nearly = (quantile(chance, job.difficulty, job.blocks) / rate for chance in (0.5, 0.95))
-        chance = chance_within_seconds(budget, job.difficulty, job.blocks, rate)
+        job = self._work.parse(arguments)
+        difficulty, blocks = job["difficulty"], job["blocks"]
+        rate, budget = self._work.pool.rate, self._budget
+        median, nearly = (quantile(chance, difficulty, blocks) / rate for chance in (0.5, 0.95))
+        chance = chance_within_seconds(budget, difficulty, blocks, rate)
         fits = chance >= DEFAULT_CHANCE
         estimate: Estimate = {
-            "difficulty": job.difficulty,
-            "blocks": job.blocks,
+            "difficulty": difficulty,
+            "blocks": blocks,
             "hashes_per_second": round(rate),
-            "expected_seconds": _digits(expected_seconds(job.difficulty, job.blocks, rate)),
+            "expected_seconds": _digits(expected_seconds(difficulty, blocks, rate)),
             "median_seconds": _digits(median),
             "percentile_95_seconds": _digits(nearly),
-            "odds": odds(job.difficulty, job.blocks, rate),
+            "odds": odds(difficulty, blocks, rate),
             "budget_seconds": budget,
             "chance_within_budget": round(chance, 4),
             "fits_budget": fits,
             "result": (
-                f"{job.blocks} block(s) at difficulty {job.difficulty} take {duration(median)} or less with even odds; "
+                f"{blocks} block(s) at difficulty {difficulty} take {duration(median)} or less with even odds; "
                 f"start_mining waits for {budget:g} s, which is {'' if fits else 'not '}enough."
             ),
         }
-        largest = calibrate(rate, budget, job.blocks).recommended if budget else None
+        largest = calibrate(rate, budget, blocks).recommended if budget else None
         if largest is not None:
-            estimate["largest_difficulty_within_budget"] = min(largest, self._mining.max_difficulty)
+            estimate["largest_difficulty_within_budget"] = min(largest, self.settings.max_difficulty)
         return estimate
 
-    async def list_minings(self, limit: object = None) -> Minings:
-        """The caller's recent workflows, the newest first, so that a lost workflow_id is found again.
 
-        Raises:
-            InvalidArgument: the limit isn't allowed.
-            EngineError: the engine can't be reached.
-        """
-        most = DEFAULT_LISTED if limit is None else integer("limit", limit, MAX_LISTED)
-        return {"minings": [self._listed(state) for state in (await self._mining.recent())[:most]]}
+def query_tools(queries: MiningQueries) -> tuple[Tool, ...]:
+    """The tools."""
 
-    def _listed(self, state: WorkflowState) -> ListedMining:
-        listed: ListedMining = {
-            "workflow_id": state.workflow_id,
-            "status": "failed" if state.status == "terminated" else state.status,
-        }
-        if state.job is not None:
-            listed |= {"difficulty": state.job.difficulty, "blocks": state.job.blocks, "genesis": state.job.genesis}
-        if state.created_at is not None:
-            listed["started_at"] = datetime.fromtimestamp(state.created_at, UTC).isoformat(timespec="seconds")
-        if state.status == "running":
-            listed["progress"] = self._mining.progress(state)
-        return listed
+    async def estimate(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await queries.estimate_mining(arguments)
+
+    async def verify(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await queries.verify_chain(arguments["chain"])
+
+    settings = queries.settings
+    return (
+        Tool(
+            "estimate_mining",
+            "Estimate mining",
+            "Tell how long a mining job takes on this server, with its odds, before starting it.",
+            (
+                Argument(
+                    "difficulty",
+                    count_to(settings.max_difficulty),
+                    "Leading zero bits of each block's hash.",
+                    default=settings.mining_difficulty,
+                ),
+                Argument("blocks", count_to(settings.max_blocks), "How many blocks.", default=settings.default_blocks),
+            ),
+            Estimate,
+            READS,
+            estimate,
+        ),
+        Tool(
+            "verify_chain",
+            "Verify chain",
+            "Check that every block of a chain is linked to the one before it and carries its proof of work.",
+            (Argument("chain", {"type": "object"}, "The chain, as start_mining returned it.", required=True),),
+            ChainVerdict,
+            READS,
+            verify,
+        ),
+    )
 
 
 def _digits(seconds: float) -> float:

@@ -1,7 +1,7 @@
 """The MCP server as an ASGI app: stateless Streamable HTTP, and who may reach it by which name."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
@@ -13,10 +13,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pow import __version__
-from pow.identity.callers import Identities
-
-if TYPE_CHECKING:  # it would bring gRPC, which the gateway does without
-    from pow.longwork.engines.durable_task import DurableTaskEngine
+from pow.longwork.service import LongWorkService
+from pow.mcp.calls import enter_call
+from pow.tools.composition import House
 
 MCP_PATH = "/mcp"
 # Where the Functions host has it, so that one client configuration serves both.
@@ -26,57 +25,51 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def http_app(
-    server: MCPServer[Any],
-    engine: "DurableTaskEngine",
-    identities: Identities,
-    allowed_hosts: Sequence[str] = (),
-    routes: Sequence[Route] = (),
+    server: MCPServer[Any], house: House, allowed_hosts: Sequence[str] = (), routes: Sequence[Route] = ()
 ) -> Starlette:
     """The self-hosted server's app: the MCP server at both of its paths, and /healthz.
 
     Args:
         server: what `mcp_server` made.
-        engine: what /healthz tells of; start it before the app takes requests.
-        identities: who callers are.
+        house: what it serves; start its engine before the app takes requests.
         allowed_hosts: names, beside this machine's own, that clients may know the server by.
         routes: what else it serves.
     """
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse(health(engine))
+        document = health(house.service)
+        return JSONResponse(document, status_code=503 if document["status"] == "degraded" else 200)
 
     # Server-sent events, not JSON: only they carry progress and notice a client that hangs up.
     app = mcp_app(server, MCP_PATH, allowed_hosts, json_response=False)
     endpoint = next(route.endpoint for route in app.routes if isinstance(route, Route) and route.path == MCP_PATH)
     app.router.routes += [Route(FUNCTIONS_MCP_PATH, endpoint=endpoint), Route("/healthz", endpoint=healthz), *routes]
-    app.add_middleware(_EnterCaller, identities)
+    app.add_middleware(_EnterCall, house)
     return app
 
 
-class _EnterCaller:
+class _EnterCall:
     """ASGI middleware that lets the tools know who calls."""
 
-    def __init__(self, app: ASGIApp, identities: Identities) -> None:
+    def __init__(self, app: ASGIApp, house: House) -> None:
         self._app = app
-        self._identities = identities
+        self._house = house
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._identities.enter(Headers(scope=scope))
+            scope = enter_call(scope, self._house.call(Headers(scope=scope)))
         await self._app(scope, receive, send)
 
 
-def health(engine: "DurableTaskEngine") -> dict[str, Any]:
+def health(service: LongWorkService) -> dict[str, Any]:
     """What /healthz and the dashboard say of the server."""
-    pool = engine.pool
+    engine = service.engine
+    fault = engine.fault()
     return {
-        "status": "stopping" if engine.closing else "ok",
+        "status": "stopping" if engine.closing else "ok" if fault is None else "degraded",
+        **({} if fault is None else {"reason": fault}),
         "version": __version__,
-        "backend": pool.backend,
-        "threads": pool.threads,
-        "hashes_per_second": round(pool.rate),
-        "hashes": pool.hashes,
-        "searches": pool.searches,
+        **{vital.name: vital.value for vital in service.work.vitals()},
         "engine": engine.describe(),
     }
 

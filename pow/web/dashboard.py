@@ -13,9 +13,8 @@ import hashlib
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from mcp.server.transport_security import TransportSecurityMiddleware
@@ -25,41 +24,45 @@ from starlette.routing import Route
 
 from pow import __version__
 from pow.errors import EngineError, InvalidArgument
-from pow.longwork.engine import WorkflowState
+from pow.longwork.call import NOBODY
+from pow.longwork.engine import EngineStatus, WorkflowState
+from pow.longwork.service import LongWorkService
 from pow.mcp.mining_app import UI_FOLDER
 from pow.mining.chain import MAX_GENESIS_BYTES
-from pow.mining.workflow import Document
+from pow.mining.work import MiningWork
 from pow.settings import Settings
-from pow.tools.mining import MiningTools
-from pow.tools.queries import QueryTools
+from pow.tools.queries import MiningQueries
+from pow.units import quote
 from pow.web.app import MCP_PATH, health, transport_security
 
-if TYPE_CHECKING:  # as in pow/web/app.py
-    from pow.longwork.engines.durable_task import DurableTaskEngine
+Document = dict[str, Any]
+"""A JSON object, as the page gets it or sends it."""
 
 _SNAPSHOT_SECONDS = 1.0
-# Workflows that the metrics count, the newest.
-_COUNTED = 1000
+# Of the newest workflows.
+_SHOWN = 100
 # A chain of the most blocks that a server may allow has a quarter of it.
 _MAX_BODY_BYTES = 1 << 20
-_STATUSES = ("running", "completed", "failed", "terminated")
+_STATUSES: tuple[EngineStatus, ...] = ("running", "completed", "failed", "terminated")
+# Vitals that say what the server is rather than what it does.
+_BUILD = ("backend", "threads")
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def dashboard_routes(
-    engine: "DurableTaskEngine", tools: MiningTools, settings: Settings, allowed_hosts: Sequence[str] = ()
+    service: LongWorkService, work: MiningWork, settings: Settings, allowed_hosts: Sequence[str] = ()
 ) -> list[Route]:
     """The routes of the dashboard and /metrics, for `http_app`.
 
     Args:
-        engine: what the dashboard tells of.
-        tools: what its form and its buttons call.
+        service: what its form and its buttons call.
+        work: what it tells of.
         settings: the limits that the form shows.
         allowed_hosts: names, beside this machine's own, that browsers may know the server by.
     """
     guard = _Guard(allowed_hosts)
-    dashboard = _Dashboard(engine, tools, settings)
+    dashboard = _Dashboard(service, work, settings)
     return [
         Route("/", guard.page(_page())),
         Route("/dashboard/events", guard.reading(dashboard.events)),
@@ -74,13 +77,13 @@ def dashboard_routes(
 class _Dashboard:
     """What the page asks for."""
 
-    def __init__(self, engine: "DurableTaskEngine", tools: MiningTools, settings: Settings) -> None:
-        self._engine = engine
-        self._tools = tools
-        self._queries = QueryTools(tools)
+    def __init__(self, service: LongWorkService, work: MiningWork, settings: Settings) -> None:
+        self._service = service
+        self._work = work
+        self._queries = MiningQueries(service, work, settings)
         self._settings = settings
         self._workflows: list[Document] = []
-        self._feed = _Feed(self._snapshot, lambda: engine.closing)
+        self._feed = _Feed(self._snapshot, lambda: service.engine.closing)
 
     async def events(self, _: Request) -> Response:
         return StreamingResponse(
@@ -88,52 +91,53 @@ class _Dashboard:
         )
 
     async def result(self, request: Request) -> Response:
-        return _document(await self._tools.get_mining_result(request.path_params["workflow_id"]))
+        return _document(await self._service.get(NOBODY, request.path_params["workflow_id"]))
 
     async def start(self, request: Request) -> Response:
         asked = await _body(request)
-        job = self._tools.job(asked.get("difficulty"), asked.get("blocks"), asked.get("genesis"))
+        job = self._work.parse(asked)
         # Whoever presses the button twice wants two.
-        workflow_id, _ = await self._tools.start_or_join(job, fresh=True)
+        workflow_id, _ = await self._service.start_or_join(NOBODY, job, fresh=True)
         return _document({"workflow_id": workflow_id})
 
     async def cancel(self, request: Request) -> Response:
-        return _document(await self._tools.cancel_mining((await _body(request)).get("workflow_id")))
+        return _document(await self._service.cancel(NOBODY, (await _body(request)).get("workflow_id")))
 
     async def verify(self, request: Request) -> Response:
         return _document(await self._queries.verify_chain((await _body(request)).get("chain")))
 
     async def metrics(self, _: Request) -> Response:
-        pool = self._engine.pool
         try:
-            counted = Counter[str](state.status for state in await self._engine.list(_COUNTED))
+            counted = await self._service.engine.counts(NOBODY)
         except EngineError as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
-        build = {"version": __version__, "backend": pool.backend, "threads": str(pool.threads)}
-        by_status = [({"status": status}, counted[status]) for status in _STATUSES]
+        vitals = self._work.vitals()
+        build = {"version": __version__, **{vital.name: str(vital.value) for vital in vitals if vital.name in _BUILD}}
+        by_status = [({"status": str(status)}, counted.get(status, 0)) for status in _STATUSES]
         text = "".join(
             [
                 _metric("pow_mcp_build_info", "gauge", "What this server is.", [(build, 1)]),
-                _metric("pow_mcp_hashes_total", "counter", "Nonces tried since the start.", [({}, pool.hashes)]),
-                _metric("pow_mcp_hashes_per_second", "gauge", "What the pool can do.", [({}, round(pool.rate))]),
-                _metric("pow_mcp_searches", "gauge", "Searches under way in this process.", [({}, pool.searches)]),
-                _metric("pow_mcp_workflows", "gauge", f"Workflows, of the newest {_COUNTED}.", by_status),
+                *(
+                    _metric(
+                        f"pow_mcp_{vital.name}{'_total' if vital.kind == 'counter' else ''}",
+                        *(vital.kind, vital.what, [({}, vital.value)]),
+                    )
+                    for vital in vitals
+                    if vital.name not in _BUILD and isinstance(vital.value, int)
+                ),
+                _metric("pow_mcp_workflows", "gauge", "Workflows, by their status.", by_status),
             ]
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def _snapshot(self) -> Document:
-        defaults = self._tools.job()
+        defaults = self._work.parse({})
         snapshot: Document = {
             "time": time.monotonic(),
             "server": {
-                **health(self._engine),
+                **health(self._service),
                 "mcp_path": MCP_PATH,
-                "defaults": {
-                    "difficulty": defaults.difficulty,
-                    "blocks": defaults.blocks,
-                    "genesis": defaults.genesis,
-                },
+                "defaults": defaults,
                 "limits": {
                     "difficulty": self._settings.max_difficulty,
                     "blocks": self._settings.max_blocks,
@@ -142,7 +146,8 @@ class _Dashboard:
             },
         }
         try:
-            self._workflows = [self._listed(state) for state in await self._tools.recent()]
+            newest = await self._service.engine.newest(NOBODY, _SHOWN)
+            self._workflows = [self._listed(state) for state in newest]
         except EngineError as error:
             snapshot["error"] = str(error)
         return {**snapshot, "workflows": self._workflows}
@@ -150,9 +155,9 @@ class _Dashboard:
     def _listed(self, state: WorkflowState) -> Document:
         listed: Document = {"workflow_id": state.workflow_id, "status": state.status}
         if state.job is not None:
-            listed |= {"difficulty": state.job.difficulty, "blocks": state.job.blocks, "genesis": state.job.genesis}
-        if state.status == "running":
-            listed["progress"] = self._tools.progress(state)
+            listed |= state.job
+            if state.status == "running":
+                listed["progress"] = self._service.progress(state).document
         if state.error is not None:
             listed["error"] = state.error
         return listed
@@ -270,7 +275,7 @@ async def _body(request: Request) -> Document:
     except ValueError as error:
         raise InvalidArgument(f"the request must be a JSON object, which this isn't: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidArgument(f"the request must be a JSON object, not {ascii(document)[:80]}")
+        raise InvalidArgument(f"the request must be a JSON object, not {quote(document)}")
     return document
 
 

@@ -8,28 +8,26 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from starlette.routing import Route
 
 from pow import __version__
 from pow.errors import EngineError
-from pow.identity.callers import Identities, current_caller_id
-from pow.identity.graph import OnBehalfOf
-from pow.longwork.engines.durable_task import DurableTaskEngine
-from pow.longwork.engines.scheduler import SchedulerAddress
-from pow.mcp.server import Tools, mcp_server
+from pow.longwork.engine import Engine, HostedEngine
+from pow.longwork.work import AnyWork
+from pow.mcp.server import mcp_server
 from pow.mining.pool import MinerPool
 from pow.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 from pow.tools.blob_chains import BlobChains, names_a_storage
 from pow.tools.chain_store import CHAINS, ChainStore, FolderChains
-from pow.tools.chains import ChainTools
-from pow.tools.mining import MiningTools
-from pow.tools.queries import QueryTools
+from pow.tools.composition import House, hosted_engine, mining_house
+from pow.tools.mining import mining_work
 from pow.web.app import MCP_PATH, http_app
 from pow.web.dashboard import dashboard_routes
 
@@ -48,33 +46,51 @@ class ServeOptions:
 
 
 async def serve(settings: Settings, options: ServeOptions) -> None:
-    """Serve until SIGTERM or Ctrl-C, then end cleanly: no accepted work is lost.
+    """Serve the miner until SIGTERM or Ctrl-C, then end cleanly: no accepted work is lost.
 
     Raises:
         EngineError: the port is taken, or the engine can't be started.
         SettingsError, BackendError: a setting isn't allowed.
     """
-    scheduler = None
-    if settings.scheduler_connection_string:
-        scheduler = SchedulerAddress.parse(settings.scheduler_connection_string, settings.taskhub_name)
-    pool = MinerPool(settings.mining_threads)
-    listener = _listen(options.host, options.port)
-    engine = DurableTaskEngine(pool, state_dir=options.state_dir, scheduler=scheduler, fan_out=settings.mining_fan_out)
-    chains = _chain_store(options.state_dir)
-    with listener:
-        async with engine:
-            mining = MiningTools(engine, settings, lambda: pool.rate, current_caller_id)
-            identities = Identities(OnBehalfOf.from_settings(settings))
-            tools = Tools(mining, QueryTools(mining), ChainTools(mining, chains), identities)
+    with MinerPool(settings.mining_threads) as pool:
+        work = mining_work(pool, settings)
+        chains = _chain_store(options.state_dir)
+
+        def routes(house: House) -> Sequence[Route]:
             # It shows everybody's workflows, and lets anybody cancel them.
-            dashboard = (
-                ()
-                if identities.tell_callers_apart
-                else dashboard_routes(engine, mining, settings, options.allowed_hosts)
-            )
-            app = http_app(mcp_server(tools, settings), engine, identities, options.allowed_hosts, dashboard)
+            if house.identities.tell_callers_apart:
+                return ()
+            return dashboard_routes(house.service, work, settings, options.allowed_hosts)
+
+        await serve_house(work, lambda engine: mining_house(work, engine, settings, chains), settings, options, routes)
+
+
+async def serve_house(
+    work: AnyWork,
+    house_on: Callable[[Engine], House],
+    settings: Settings,
+    options: ServeOptions,
+    routes: Callable[[House], Sequence[Route]] = lambda house: (),
+) -> None:
+    """Serve any long work until SIGTERM or Ctrl-C, then end cleanly: no accepted work is lost.
+
+    Args:
+        work: the work, for its engine: the scheduler's where the settings name one, else an embedded one.
+        house_on: makes the house on that engine.
+        settings: where the engine is, and the budget of a wait.
+        options: where to listen, and where an embedded engine keeps its journal.
+        routes: what else the server serves.
+
+    Raises:
+        EngineError, SettingsError: as `serve`.
+    """
+    listener = _listen(options.host, options.port)
+    with listener:
+        async with hosted_engine(work, settings, options.state_dir) as engine:
+            house = house_on(engine)
+            app = http_app(mcp_server(house), house, options.allowed_hosts, routes(house))
             config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
-            await _Server(config, engine, _start_line(listener, pool, engine)).serve(sockets=[listener])
+            await _Server(config, engine, _start_line(listener, house)).serve(sockets=[listener])
 
 
 def _chain_store(state_dir: Path | None) -> ChainStore:
@@ -88,20 +104,19 @@ def _chain_store(state_dir: Path | None) -> ChainStore:
     return FolderChains(state_dir / CHAINS)
 
 
-def _start_line(listener: socket.socket, pool: MinerPool, engine: DurableTaskEngine) -> str:
+def _start_line(listener: socket.socket, house: House) -> str:
     host, port = listener.getsockname()[:2]
     url_host = f"[{host}]" if ":" in host else host
     return (
-        f"pow-mcp {__version__} serves MCP at http://{url_host}:{port}{MCP_PATH} · "
-        f"backend {pool.backend}, {pool.threads} thread(s), {pool.rate / 1e6:.1f} million hashes/s · "
-        f"{engine.describe()}"
+        f"{house.name} {__version__} serves MCP at http://{url_host}:{port}{MCP_PATH} · "
+        f"{house.service.work.capacity()} · {house.service.engine.describe()}"
     )
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which says when it serves, tells the engine of signals too, and ends quietly."""
 
-    def __init__(self, config: uvicorn.Config, engine: DurableTaskEngine, start_line: str) -> None:
+    def __init__(self, config: uvicorn.Config, engine: HostedEngine, start_line: str) -> None:
         super().__init__(config)
         self._engine = engine
         self._start_line = start_line

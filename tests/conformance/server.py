@@ -16,7 +16,7 @@ from mcp_types import JSONRPCMessage
 from starlette.applications import Starlette
 from task_fixtures import Jobs, add_task_fixtures, tasks_extension
 
-from pow.mcp.server import _ArgumentNames
+from pow.mcp.calls import add_call
 from pow.web.app import MCP_PATH, mcp_app
 
 
@@ -63,11 +63,10 @@ def conformance_server() -> MCPServer[Any]:
         version="1",
         log_level="WARNING",
         extensions=[tasks],
-        middleware=[tasks.serve_listening],
+        middleware=[add_call, tasks.serve_listening],
     )
     add_core_fixtures(server)
     add_task_fixtures(server, jobs)
-    server.middleware.append(_ArgumentNames(server))
     return server
 
 

@@ -3,9 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +11,11 @@ from core_fixtures import AnyContext, Server, field_of, form_request, name_reque
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, CallToolResult, InputRequest, InputRequiredResult, TextContent
 
-from pow.mcp.tasks import TasksExtension, TaskState
+from pow.longwork.call import CallContext
+from pow.longwork.tasks import TaskState
+from pow.longwork.work import Message
+from pow.mcp.calls import call_of
+from pow.mcp.tasks import TasksExtension
 
 # The suite's shortest job takes a second and is to become a task.
 INLINE_SECONDS = 0.2
@@ -23,8 +25,6 @@ RUNNING = "running_job"
 
 TOOLS = ("slow_compute",)
 REQUIRED = ("failing_job", "protocol_error_job", "confirm_delete", "multi_input", "test_tool_with_task")
-
-_budget: ContextVar[float | None] = ContextVar("budget", default=None)
 
 Work = Callable[["Job"], Awaitable[CallToolResult]]
 
@@ -56,46 +56,38 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
 
-    async def run(self, work: Work) -> CallToolResult:
-        """Start a job; its result, or the answer that it is still running when the budget is over."""
+    async def run(self, context: AnyContext, work: Work) -> CallToolResult:
+        """Start a job; its result, or the answer that it is still running when the caller waits no longer."""
         job = Job(str(uuid.uuid4()))
         self._jobs[job.task_id] = job
         job.work = asyncio.ensure_future(work(job))
         job.work.add_done_callback(lambda _: setattr(job, "updated_at", time.time()))
-        await asyncio.wait([job.work], timeout=_budget.get())
+        await asyncio.wait([job.work], timeout=call_of(context.request_context).wait_seconds)
         return job.work.result() if job.work.done() else self._running(job)
 
     @staticmethod
     def _running(job: Job) -> CallToolResult:
         return CallToolResult(content=[], structured_content={RUNNING: job.task_id})
 
-    @contextmanager
-    def wait_at_most(self, seconds: float) -> Iterator[None]:
-        before = _budget.set(seconds)
-        try:
-            yield
-        finally:
-            _budget.reset(before)
-
-    def task_of(self, tool: str, result: CallToolResult) -> str | None:
-        task_id = (result.structured_content or {}).get(RUNNING)
+    def task_of(self, tool: str, result: Message) -> str | None:
+        task_id = result.get(RUNNING)
         return None if task_id is None else str(task_id)
 
-    async def get(self, task_id: str) -> TaskState | None:
+    async def get(self, call: CallContext, task_id: str) -> TaskState | None:
         job = self._jobs.get(task_id)
         return None if job is None else _state(job)
 
-    async def cancel(self, task_id: str) -> None:
+    async def cancel(self, call: CallContext, task_id: str) -> None:
         self._jobs[task_id].work.cancel()
 
-    async def update(self, task_id: str, input_responses: Mapping[str, Any]) -> None:
+    async def update(self, call: CallContext, task_id: str, input_responses: Mapping[str, Any]) -> None:
         job = self._jobs[task_id]
         for key in job.asked.keys() & input_responses.keys():
             del job.asked[key]
             job.answers[key].set_result(input_responses[key])
             job.updated_at = time.time()
 
-    async def wait(self, task_id: str, seconds: float) -> None:
+    async def wait(self, call: CallContext, task_id: str, seconds: float) -> None:
         await asyncio.wait([self._jobs[task_id].work], timeout=seconds)
 
 
@@ -142,54 +134,54 @@ def add_task_fixtures(server: Server, jobs: Jobs) -> None:
         return f"Hello, {name}!"
 
     @server.tool()
-    async def slow_compute(seconds: float, label: str = "") -> CallToolResult:
+    async def slow_compute(context: AnyContext, seconds: float, label: str = "") -> CallToolResult:
         """Take so many seconds."""
 
         async def work(_: Job) -> CallToolResult:
             await asyncio.sleep(seconds)
             return text(f"Computed {label} in {seconds} s")
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)
 
     @server.tool()
-    async def failing_job() -> CallToolResult:
+    async def failing_job(context: AnyContext) -> CallToolResult:
         """Fail as a tool does."""
 
         async def work(_: Job) -> CallToolResult:
             await asyncio.sleep(1)
             return text("The job failed", is_error=True)
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)
 
     @server.tool()
-    async def protocol_error_job() -> CallToolResult:
+    async def protocol_error_job(context: AnyContext) -> CallToolResult:
         """Fail as a server does."""
 
         async def work(_: Job) -> CallToolResult:
             await asyncio.sleep(1)
             raise MCPError(INTERNAL_ERROR, "The server failed")
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)
 
     @server.tool()
-    async def confirm_delete(filename: str) -> CallToolResult:
+    async def confirm_delete(context: AnyContext, filename: str) -> CallToolResult:
         """Ask once."""
 
         async def work(job: Job) -> CallToolResult:
             answer = await job.ask("confirm", form_request(f"Delete {filename}?", confirm="boolean"))
             return text(f"{filename}: {answer['action']}")
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)
 
     @server.tool()
-    async def multi_input() -> CallToolResult:
+    async def multi_input(context: AnyContext) -> CallToolResult:
         """Ask for two things at once."""
 
         async def work(job: Job) -> CallToolResult:
             answers = await asyncio.gather(*(job.ask(key, name_request()) for key in ("first", "second")))
             return text(f"Got {len(answers)} answers")
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)
 
     @server.tool()
     async def test_tool_with_task(context: AnyContext) -> CallToolResult | InputRequiredResult:
@@ -202,4 +194,4 @@ def add_task_fixtures(server: Server, jobs: Jobs) -> None:
             await asyncio.sleep(1)
             return text(f"Hello, {name}!")
 
-        return await jobs.run(work)
+        return await jobs.run(context, work)

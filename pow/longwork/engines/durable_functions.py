@@ -1,30 +1,31 @@
 """`Engine` on Durable Functions' client, and the orchestration as Durable Functions runs it.
 
-The client's calls go to the Functions host on loopback. Only this module knows the SDK's types, which
-function_app.py has imported.
+The client's calls go to the Functions host on loopback; each invocation brings one of its own, in its
+`CallContext`. Only this module knows the SDK's types, which the app has imported.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Generator
-from contextvars import ContextVar
+import time
+from collections import Counter
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from pow.errors import EngineError, PowError
-from pow.longwork.engine import EngineStatus, WorkflowState
-from pow.longwork.engines.driver import SCHEDULER_SLICE_SECONDS, drive
-from pow.mining.pool import MinerPool
-from pow.mining.workflow import (
-    ACTIVITY,
-    ORCHESTRATION,
-    Document,
-    MiningJob,
-    Progress,
-    initial_state,
-    job_of,
-    mine_slice,
+from pow.errors import EngineError
+from pow.longwork.call import CallContext
+from pow.longwork.engine import EngineStatus, Started, WorkflowState
+from pow.longwork.engines.driver import (
+    SLICE_SECONDS,
+    Activities,
+    ActivityInput,
+    drive,
+    id_prefix,
+    new_id,
+    workflow_state,
 )
+from pow.longwork.orchestration import WorkflowInput, first_input
+from pow.longwork.work import AnyWork, Message
 
 # Between two looks at a workflow that somebody waits for: ever less often.
 _POLL_SECONDS = (0.05, 1.0)
@@ -44,90 +45,126 @@ _ENDED: dict[str, EngineStatus] = {
 T = TypeVar("T")
 
 
-# Each invocation brings a client of its own, and is served in a context of its own; the engine, of which there is
-# one, finds it there.
-_client: ContextVar[Any] = ContextVar("durable_client")
-
-
-def enter_invocation(client: Any) -> None:
-    """Let the engine use an invocation's DurableOrchestrationClient from here on in this context."""
-    _client.set(client)
-
-
 class DurableFunctionsEngine:
-    """Runs mining workflows on Durable Functions, by the client of the invocation being served."""
+    """Runs workflows on Durable Functions, by the client of the call being served."""
 
     closing = False  # the host ends its functions itself
 
-    def __init__(self, pool: MinerPool, fan_out: int = 1) -> None:
+    def __init__(self, work: AnyWork, *, width: int = 1) -> None:
         """
         Args:
-            pool: where this instance of the app mines.
-            fan_out: how many instances of the app search slices of the same block at once.
+            work: what its workflows do.
+            width: how many instances of the app run slices of the same workflow at once.
         """
-        self._pool = pool
-        self._fan_out = fan_out
+        self._work = work
+        self._width = width
+        self._activities = Activities(work)
+        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
+        self._starting = asyncio.Lock()
 
-    async def start(self, workflow_id: str, job: MiningJob, owner: str | None = None) -> None:
-        state = initial_state(
-            job,
-            SCHEDULER_SLICE_SECONDS,
-            fan_out=self._fan_out,
-            restart_lost_slices=self._fan_out > 1,
-            owner=owner,
-        )
-        await _called(_client.get().start_new(ORCHESTRATION, instance_id=workflow_id, client_input=state))
+    def describe(self) -> str:
+        return "Durable Functions"
 
-    async def state(self, workflow_id: str) -> WorkflowState | None:
-        found = await _called(_client.get().get_status(workflow_id, show_input=True))
-        return _workflow_state(found) if found else None
+    def fault(self) -> str | None:
+        return None
 
-    async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
+    def orchestrate(self, context: Any) -> Generator[Any, Any, Message | None]:
+        """The orchestration, for a function with an orchestration trigger to return: `yield from` it."""
+        return drive(self._work, _document(context.get_input()), _Context(context, self._work))
+
+    def run(self, given: Message) -> Message:
+        """The activity, for a function with an activity trigger to return."""
+        return self._activities.run(given)
+
+    async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
+        async with self._starting:
+            twin = None if fresh else await self._twin(call, job, twin_key)
+            if twin is not None:
+                return Started(twin, joined=True)
+            given = first_input(
+                self._work,
+                job,
+                slice_seconds=SLICE_SECONDS,
+                width=self._width,
+                restart_lost_slices=self._width > 1,
+                owner=call.caller,
+                created_at=time.time(),
+            )
+            workflow_id = new_id(twin_key)
+            await _called(call.client.start_new(self._work.name, instance_id=workflow_id, client_input=given))
+        return Started(workflow_id)
+
+    async def _twin(self, call: CallContext, job: Message, twin_key: str) -> str | None:
+        from azure.durable_functions import OrchestrationRuntimeStatus as Status
+
+        running = [Status.Running, Status.Pending, Status.Suspended, Status.ContinuedAsNew]
+        prefix = id_prefix(twin_key)
+        found = await _called(call.client.get_status_by(runtime_status=running, instance_id_prefix=prefix))
+        states = await asyncio.gather(*(self._listed(call, status) for status in found))
+        # Prefixes may be equal by chance.
+        wanted = (job, call.caller)
+        return next((state.workflow_id for state in states if state and (state.job, state.owner) == wanted), None)
+
+    async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
+        found = await _called(call.client.get_status(workflow_id, show_input=True))
+        return self._workflow_state(found) if found else None
+
+    async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         pause, longest = _POLL_SECONDS
         while True:
-            state = await self.state(workflow_id)
+            state = await self.state(call, workflow_id)
             left = deadline - loop.time()
             if state is None or state.ended or left <= 0:
                 return state
             await asyncio.sleep(min(pause, left))
             pause = min(pause * _POLL_GROWTH, longest)
 
-    async def cancel(self, workflow_id: str) -> WorkflowState | None:
-        state = await self.state(workflow_id)
+    async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
+        state = await self.state(call, workflow_id)
         if state is None or state.ended:
             return state
-        await _called(_client.get().terminate(workflow_id, "cancelled by the caller"))
+        await _called(call.client.terminate(workflow_id, "cancelled by the caller"))
         # A slice on another instance runs on to its end, for nobody.
-        self._pool.cancel(workflow_id)
-        return await self.wait(workflow_id, _CANCEL_SECONDS)
+        self._activities.cancel(workflow_id)
+        return await self.wait(call, workflow_id, _CANCEL_SECONDS)
 
-    async def list(self, limit: int, *, running_only: bool = False) -> list[WorkflowState]:
-        if running_only:
-            from azure.durable_functions import OrchestrationRuntimeStatus as Status
+    async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
+        found = await _called(call.client.get_status_all())
+        newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)
+        listed: list[WorkflowState] = []
+        # A few at a time: the callers of a team share the list.
+        for start in range(0, len(newest_first), limit):
+            states = await asyncio.gather(
+                *(self._listed(call, status) for status in newest_first[start : start + limit])
+            )
+            listed += [state for state in states if state is not None and state.owner == call.caller]
+            if len(listed) >= limit:
+                break
+        return listed[:limit]
 
-            running = [Status.Running, Status.Pending, Status.Suspended, Status.ContinuedAsNew]
-            found = await _called(_client.get().get_status_by(runtime_status=running))
-        else:
-            found = await _called(_client.get().get_status_all())
-        newest_first = sorted(found, key=lambda status: status.created_time, reverse=True)[:limit]
-        states = await asyncio.gather(*(self._listed(status) for status in newest_first))
-        return [state for state in states if state is not None]
+    async def counts(self, call: CallContext) -> Mapping[EngineStatus, int]:
+        found = await _called(call.client.get_status_all())
+        return Counter(_ENDED.get(status.runtime_status.value, "running") for status in found)
 
-    async def _listed(self, status: Any) -> WorkflowState | None:
+    async def _listed(self, call: CallContext, status: Any) -> WorkflowState | None:
         # The input tells what a workflow is about and whose it is; a host may leave it out of the list.
-        return await self.state(status.instance_id) if status.input_ is None else _workflow_state(status)
+        return await self.state(call, status.instance_id) if status.input_ is None else self._workflow_state(status)
 
-
-def orchestrate(context: Any) -> Generator[Any, Any, Document | None]:
-    """The orchestration, for a function with an orchestration trigger to return: `yield from` it."""
-    return drive(_document(context.get_input()), _Context(context))
-
-
-def mine(pool: MinerPool, request: Document) -> Document:
-    """The activity, for a function with an activity trigger to return."""
-    return mine_slice(pool, request, owner=request["workflow_id"])
+    def _workflow_state(self, found: Any) -> WorkflowState:
+        status = _ENDED.get(found.runtime_status.value, "running")
+        return workflow_state(
+            self._work,
+            found.instance_id,
+            status,
+            given=_document_or_none(found.input_),
+            report=_document_or_none(found.custom_status),
+            output=_document(found.output) if status == "completed" else None,
+            error=_error(found.output) if status == "failed" else None,
+            created_at=found.created_time.timestamp(),
+            updated_at=found.last_updated_time.timestamp(),
+        )
 
 
 class _Context:
@@ -138,15 +175,20 @@ class _Context:
     # timer that is taken back counts as ended, so that one in each wait lets the host go on, too.
     fresh_timers = True
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, work: AnyWork) -> None:
         self._context = context
+        self._work = work
+
+    @property
+    def workflow_id(self) -> str:
+        return str(self._context.instance_id)
 
     def now(self) -> float:
         clock: datetime = self._context.current_utc_datetime
         return clock.replace(tzinfo=UTC).timestamp()
 
-    def call_activity(self, request: Document) -> Any:
-        return self._context.call_activity(ACTIVITY, {**request, "workflow_id": self._context.instance_id})
+    def call_activity(self, given: ActivityInput) -> Any:
+        return self._context.call_activity(self._work.activity_name, given)
 
     def create_timer(self, seconds: float) -> Any:
         return self._context.create_timer(self._context.current_utc_datetime + timedelta(seconds=seconds))
@@ -154,16 +196,16 @@ class _Context:
     def any_of(self, tasks: list[Any]) -> Any:
         return self._context.task_any(tasks)
 
-    def answer(self, ended: Any) -> Document:
+    def answer(self, ended: Any) -> Message:
         if isinstance(ended.result, Exception):
             raise ended.result
         return _document(ended.result)
 
-    def report(self, progress: Document) -> None:
-        self._context.set_custom_status(progress)
+    def report(self, report: Message) -> None:
+        self._context.set_custom_status(report)
 
-    def continue_as_new(self, state: Document) -> None:
-        self._context.continue_as_new(state)
+    def continue_as_new(self, given: WorkflowInput) -> None:
+        self._context.continue_as_new(given)
 
 
 async def _called(call: Awaitable[T]) -> T:
@@ -173,39 +215,15 @@ async def _called(call: Awaitable[T]) -> T:
         raise EngineError(f"Durable Functions did not answer: {_without_tail(str(error) or repr(error))}") from error
 
 
-def _workflow_state(found: Any) -> WorkflowState:
-    status = _ENDED.get(found.runtime_status.value, "running")
-    progress = _document_or_none(found.custom_status)
-    given = _document_or_none(found.input_) or {}
-    return WorkflowState(
-        workflow_id=found.instance_id,
-        status=status,
-        job=_job(given),
-        progress=Progress(**progress) if progress else None,
-        output=_document(found.output) if status == "completed" else None,
-        error=_error(found.output) if status == "failed" else None,
-        owner=given.get("owner"),
-        created_at=found.created_time.timestamp(),
-        updated_at=found.last_updated_time.timestamp(),
-    )
-
-
-def _document(value: Any) -> Document:
+def _document(value: Any) -> Message:
     """A JSON object, which arrives here as an object or as its text, once or twice encoded."""
     while isinstance(value, str):
         value = json.loads(value)
     return value  # type: ignore[no-any-return]
 
 
-def _document_or_none(value: Any) -> Document | None:
+def _document_or_none(value: Any) -> Message | None:
     return _document(value) if value else None
-
-
-def _job(given: Document) -> MiningJob | None:
-    try:
-        return job_of(given)
-    except (ValueError, KeyError, TypeError, PowError):
-        return None
 
 
 def _error(output: Any) -> str:

@@ -1,63 +1,56 @@
-"""`Engine` on the Durable Task SDK: embedded in this process, or on the Durable Task Scheduler.
+"""`Engine` on the Durable Task Scheduler, by the Durable Task SDK: for servers and for workers.
 
-Both run the same orchestration and activity on the same worker; only what the client and the worker
-connect to differs. The activity mines in this process's pool.
+The activity runs in this process; the scheduler keeps the workflows, and hands slices to all workers of a task hub.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Generator
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import grpc
 from durabletask import task
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationState, OrchestrationStatus
-from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
+from durabletask.worker import ConcurrencyOptions
 
-from pow.errors import EngineError, PowError
-from pow.longwork.engine import EngineStatus, WorkflowState
-from pow.longwork.engines.backend import JournaledBackend
-from pow.longwork.engines.driver import SCHEDULER_SLICE_SECONDS, drive
-from pow.longwork.engines.journal import FILE_NAME, Journal
-from pow.longwork.engines.journaled_slice import mine_journaled_slice
-from pow.longwork.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
-from pow.mining.pool import MinerPool
-from pow.mining.workflow import (
-    ACTIVITY,
-    ORCHESTRATION,
-    Document,
-    MiningJob,
-    Progress,
-    SliceReached,
-    initial_state,
-    job_of,
-    mine_slice,
+from pow.errors import EngineError
+from pow.longwork.call import CallContext
+from pow.longwork.engine import EngineStatus, Started, WorkflowState
+from pow.longwork.engines.driver import (
+    SLICE_SECONDS,
+    Activities,
+    ActivityInput,
+    drive,
+    id_prefix,
+    new_id,
+    workflow_state,
 )
+from pow.longwork.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
+from pow.longwork.orchestration import WorkflowInput, first_input
+from pow.longwork.work import AnyWork, Message
 
-# How often progress shows while few workflows are running.
-EMBEDDED_SLICE_SECONDS = 1.0
-
-# An activity only waits for the pool, so an embedded worker takes many; one on the scheduler takes
-# few, so that other machines get their share; and one at a time when machines share a block, or one
-# machine might take all of its slices. Orchestrations have threads that activities can't take.
-_EMBEDDED_ACTIVITIES = 256
-_SCHEDULER_ACTIVITIES = 16
-_SHARED_BLOCK_ACTIVITIES = 1
+# An activity only waits for its work; but few at once leave other machines their share, and one at a time where
+# machines share a block, or one machine might take all of its slices. Orchestrations have threads that
+# activities can't take.
+_ACTIVITIES = 16
+_SHARED_ACTIVITIES = 1
 _ORCHESTRATIONS = 8
 
-# Between two looks at a workflow on the scheduler that somebody waits for: ever less often. The
-# embedded engine tells of an end itself.
+# Between two looks at a workflow that somebody waits for: ever less often.
 _POLL_SECONDS = (0.05, 1.0)
 _POLL_GROWTH = 1.5
 # After a terminate it ends as soon as the worker has heard of it.
 _CANCEL_SECONDS = 10.0
 # For slices that a shutdown has ended to be answered for; they only have to be sent.
 _ANSWER_SECONDS = 5.0
+# Workflows that a list looks at, everybody's, and that are counted: the newest.
+_LOOKED_AT = 1000
 
 _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.COMPLETED: "completed",
@@ -67,203 +60,144 @@ _ENDED: dict[OrchestrationStatus, EngineStatus] = {
 
 _RUNNING = (OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED)
 
-logger = logging.getLogger(__name__)
-_sdk_logger = logger.getChild("sdk")
+_sdk_logger = logging.getLogger(__name__).getChild("sdk")
 
 
 @dataclass(slots=True)
 class _Connection:
     client: AsyncTaskHubGrpcClient
-    worker: TaskHubGrpcWorker
+    worker: SchedulerWorker
 
 
 class DurableTaskEngine:
-    """Runs mining workflows on the Durable Task SDK; an asynchronous context manager.
-
-    It owns its pool: leaving the context ends what mines there, each slice with what it has tried.
-    """
+    """Runs workflows on a Durable Task Scheduler; an asynchronous context manager."""
 
     def __init__(
-        self,
-        pool: MinerPool,
-        *,
-        state_dir: Path | None = None,
-        scheduler: SchedulerAddress | None = None,
-        slice_seconds: float | None = None,
-        fan_out: int = 1,
+        self, work: AnyWork, scheduler: SchedulerAddress, *, slice_seconds: float = SLICE_SECONDS, width: int = 1
     ) -> None:
         """
         Args:
-            pool: where blocks are mined.
-            state_dir: the folder of the embedded engine's journal; None keeps it in memory.
-            scheduler: where the Durable Task Scheduler is; None embeds the engine in this process.
-            slice_seconds: how long one activity mines.
-            fan_out: how many worker processes search slices of the same block at once.
+            work: what its workflows do.
+            scheduler: where they are kept.
+            slice_seconds: how long one activity runs.
+            width: how many worker processes run slices of the same workflow at once.
         """
-        self.pool = pool
-        self._state_dir = state_dir
+        self._work = work
         self._scheduler = scheduler
-        default_slice = SCHEDULER_SLICE_SECONDS if scheduler else EMBEDDED_SLICE_SECONDS
-        self._slice_seconds = default_slice if slice_seconds is None else slice_seconds
-        self._fan_out = fan_out
-        self._journal: Journal | None = None
-        self._backend: JournaledBackend | None = None
+        self._slice_seconds = slice_seconds
+        self._width = width
+        self._activities = Activities(work)
         self._connected: _Connection | None = None
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        # Where the embedded engine's slices are: with many workflows, one may take a minute.
-        self._reached: dict[str, SliceReached] = {}
         self._closing = False
-        self._putting_away: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
+        self._starting = asyncio.Lock()
 
     def describe(self) -> str:
-        """What and where it is, for the server's start line."""
-        if self._scheduler is not None:
-            return f"Durable Task Scheduler at {self._scheduler.endpoint}, task hub {self._scheduler.taskhub}"
-        if self._state_dir is None:
-            return "embedded engine, kept in memory"
-        return f"embedded engine, journal {self._state_dir / FILE_NAME}"
+        return f"Durable Task Scheduler at {self._scheduler.endpoint}, task hub {self._scheduler.taskhub}"
+
+    def fault(self) -> str | None:
+        return None
 
     async def __aenter__(self) -> Self:
         _sdk_logger.setLevel(logging.WARNING)
-        connection = self._embed() if self._scheduler is None else self._connect(self._scheduler)
-        connection.worker.add_orchestrator(_orchestrator())
-        connection.worker.add_activity(self._activity())
-        connection.worker.start()  # type: ignore[no-untyped-call]
-        self._connected = connection
+        activities = _SHARED_ACTIVITIES if self._width > 1 else _ACTIVITIES
+        worker = scheduler_worker(self._scheduler, _sdk_logger, _concurrency(activities))
+        worker.add_orchestrator(self._orchestrator())
+        worker.add_activity(self._activity())
+        worker.start()  # type: ignore[no-untyped-call]
+        self._connected = _Connection(scheduler_client(self._scheduler, _sdk_logger), worker)
         return self
 
-    def _embed(self) -> _Connection:
-        self._journal = Journal(self._state_dir)
-        loop = asyncio.get_running_loop()
-
-        def on_end(workflow_id: str) -> None:
-            self._reached.pop(workflow_id, None)
-            loop.call_soon_threadsafe(self._wake, workflow_id)
-
-        self._backend = JournaledBackend(self._journal, on_end, self._last_progress)
-        address = self._backend.start()
-        resumed = self._backend.resume()
-        if resumed:
-            logger.warning("resumed %d unfinished workflow(s) from the journal", resumed)
-        return _Connection(
-            AsyncTaskHubGrpcClient(host_address=address, logger=_sdk_logger),
-            TaskHubGrpcWorker(
-                host_address=address,
-                logger=_sdk_logger,
-                concurrency_options=_concurrency(_EMBEDDED_ACTIVITIES),
-            ),
-        )
-
-    def _connect(self, scheduler: SchedulerAddress) -> _Connection:
-        return _Connection(
-            scheduler_client(scheduler, _sdk_logger),
-            scheduler_worker(
-                scheduler,
-                _sdk_logger,
-                _concurrency(_SHARED_BLOCK_ACTIVITIES if self._fan_out > 1 else _SCHEDULER_ACTIVITIES),
-            ),
-        )
-
     async def __aexit__(self, *_: object) -> None:
-        """Stop without losing work: slices end with what they have tried, workflows stay unfinished."""
+        """Stop without losing work: slices end with what they have, workflows stay unfinished."""
         self.begin_shutdown()
-        if self._putting_away is not None:
-            await self._putting_away
         connection, self._connected = self._connected, None
         if connection is not None:
             await connection.client.close()
-            if isinstance(connection.worker, SchedulerWorker):
-                await asyncio.to_thread(connection.worker.wait_for_answers, _ANSWER_SECONDS)
+            await asyncio.to_thread(connection.worker.wait_for_answers, _ANSWER_SECONDS)
             # The SDK tells as an error that the stream of work, which stop() cancels, was cancelled.
             _sdk_logger.setLevel(logging.CRITICAL)
             await asyncio.to_thread(connection.worker.stop)
-        if self._backend is not None:
-            await asyncio.to_thread(self._backend.stop, 0)
-        if self._journal is not None:
-            self._journal.close()
 
     @property
     def closing(self) -> bool:
         return self._closing
 
     def begin_shutdown(self) -> None:
-        """Stop mining, and let every `wait` return now, so that callers get their handle in good time."""
+        """End the slices of this process, and let every `wait` return now."""
         self._closing = True
-        for workflow_id in self._waiting:
-            self._wake(workflow_id)
-        if self._putting_away is None:
-            self._putting_away = asyncio.create_task(asyncio.to_thread(self._put_away))
+        self._activities.close()
+        self._woken.set()
 
-    def _put_away(self) -> None:
-        self.pool.close()
-        # Slices that just ended are in the journal; nothing after them may count as a failure.
-        if self._backend is not None:
-            self._backend.freeze()
-
-    async def start(self, workflow_id: str, job: MiningJob, owner: str | None = None) -> None:
-        async with self._calls() as client:
-            state = initial_state(
+    async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
+        async with self._starting:
+            twin = None if fresh else await self._twin(call, job, twin_key)
+            if twin is not None:
+                return Started(twin, joined=True)
+            given = first_input(
+                self._work,
                 job,
-                self._slice_seconds,
-                fan_out=self._fan_out,
-                # A slice in this process can't get lost without the engine.
-                restart_lost_slices=self._scheduler is not None and self._fan_out > 1,
-                owner=owner,
+                slice_seconds=self._slice_seconds,
+                width=self._width,
+                restart_lost_slices=self._width > 1,
+                owner=call.caller,
+                created_at=time.time(),
             )
-            await client.schedule_new_orchestration(ORCHESTRATION, input=state, instance_id=workflow_id)
+            workflow_id = new_id(twin_key)
+            async with self._calls() as client:
+                await client.schedule_new_orchestration(self._work.name, input=given, instance_id=workflow_id)
+        return Started(workflow_id)
 
-    async def state(self, workflow_id: str) -> WorkflowState | None:
+    async def _twin(self, call: CallContext, job: Message, twin_key: str) -> str | None:
+        running = await self._query(runtime_status=list(_RUNNING), instance_id_prefix=id_prefix(twin_key))
+        # Prefixes may be equal by chance.
+        return next((state.workflow_id for state in running if (state.job, state.owner) == (job, call.caller)), None)
+
+    async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         async with self._calls() as client:
             found = await client.get_orchestration_state(workflow_id)
-        return None if found is None else _workflow_state(found, self._reached.get(workflow_id))
+        return None if found is None else self._workflow_state(found)
 
-    async def wait(self, workflow_id: str, seconds: float) -> WorkflowState | None:
+    async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        pause, longest = (seconds, seconds) if self._scheduler is None else _POLL_SECONDS
-        # Before the first look, so that an end right after it is not missed.
-        woken = asyncio.Event()
-        self._waiting.setdefault(workflow_id, set()).add(woken)
-        try:
-            while True:
-                state = await self.state(workflow_id)
-                left = deadline - loop.time()
-                if state is None or state.ended or left <= 0 or self._closing:
-                    return state
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), min(pause, left))
-                pause = min(pause * _POLL_GROWTH, longest)
-        finally:
-            self._waiting[workflow_id].discard(woken)
-            if not self._waiting[workflow_id]:
-                del self._waiting[workflow_id]
+        pause, longest = _POLL_SECONDS
+        while True:
+            state = await self.state(call, workflow_id)
+            left = deadline - loop.time()
+            if state is None or state.ended or left <= 0 or self._closing:
+                return state
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), min(pause, left))
+            pause = min(pause * _POLL_GROWTH, longest)
 
-    def _wake(self, workflow_id: str) -> None:
-        for woken in self._waiting.get(workflow_id, ()):
-            woken.set()
-
-    async def cancel(self, workflow_id: str) -> WorkflowState | None:
-        state = await self.state(workflow_id)
+    async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
+        state = await self.state(call, workflow_id)
         if state is None or state.ended:
             return state
         async with self._calls() as client:
             await client.terminate_orchestration(workflow_id, recursive=False)
-        self.pool.cancel(workflow_id)
-        state = await self.wait(workflow_id, _CANCEL_SECONDS)
-        # A slice that was about to begin meanwhile; those that come later find their workflow finished.
-        self.pool.cancel(workflow_id)
-        return state
+        # A slice on another machine runs on to its end, for nobody.
+        self._activities.cancel(workflow_id)
+        return await self.wait(call, workflow_id, _CANCEL_SECONDS)
 
-    async def list(self, limit: int, *, running_only: bool = False) -> list[WorkflowState]:
-        query = OrchestrationQuery(
-            max_instance_count=limit,
-            fetch_inputs_and_outputs=True,
-            runtime_status=list(_RUNNING) if running_only else None,
-        )
+    async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
+        states = await self._query(max_instance_count=_LOOKED_AT)
+        newest = sorted(states, key=lambda state: state.created_at or 0.0, reverse=True)
+        return [state for state in newest if state.owner == call.caller][:limit]
+
+    async def counts(self, call: CallContext) -> Mapping[EngineStatus, int]:
+        query = OrchestrationQuery(max_instance_count=_LOOKED_AT, fetch_inputs_and_outputs=False)
         async with self._calls() as client:
             found = await client.get_all_orchestration_states(query)
-        newest_first = sorted(found, key=lambda state: state.created_at, reverse=True)
-        return [_workflow_state(state, self._reached.get(state.instance_id)) for state in newest_first[:limit]]
+        return Counter(_ENDED.get(state.runtime_status, "running") for state in found)
+
+    async def _query(self, **conditions: Any) -> list[WorkflowState]:
+        query = OrchestrationQuery(fetch_inputs_and_outputs=True, **conditions)
+        async with self._calls() as client:
+            found = await client.get_all_orchestration_states(query)
+        return [self._workflow_state(state) for state in found]
 
     @asynccontextmanager
     async def _calls(self) -> AsyncIterator[AsyncTaskHubGrpcClient]:
@@ -275,41 +209,34 @@ class DurableTaskEngine:
             details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             raise EngineError(f"the workflow engine ({self.describe()}) did not answer: {details}") from error
 
-    def _activity(self) -> "task.Activity[Document, Document]":
-        def mine_block(context: task.ActivityContext, request: Document) -> Document:
-            workflow_id = context.orchestration_id
-            if self._journal is None:
-                return mine_slice(self.pool, request, owner=workflow_id)
+    def _orchestrator(self) -> "task.Orchestrator[Any, Any]":
+        def orchestrator(
+            context: task.OrchestrationContext, given: Message
+        ) -> Generator[task.Task[Any], Any, Message | None]:
+            return drive(self._work, given, _Context(context, self._work))
 
-            def note(reached: SliceReached) -> None:
-                # Slices side by side, which have an end, don't tell how many nonces were tried.
-                if "stop" not in request:
-                    self._reached[workflow_id] = reached
+        orchestrator.__name__ = self._work.name  # by which the SDK registers it
+        return orchestrator
 
-            answer = mine_journaled_slice(self.pool, self._journal, workflow_id, request, note)
-            if self._journal.is_finished(workflow_id):  # it was cancelled, maybe before the last note
-                self._reached.pop(workflow_id, None)
-            return answer
+    def _activity(self) -> "task.Activity[Any, Any]":
+        def activity(context: task.ActivityContext, given: Message) -> Message:
+            return self._activities.run(given, context.orchestration_id)
 
-        assert mine_block.__name__ == ACTIVITY
-        return mine_block
+        activity.__name__ = self._work.activity_name
+        return activity
 
-    def _last_progress(self, workflow_id: str, report: str) -> str:
-        """What the journal keeps as a workflow's progress when it ends: the slice of a cancelled one counts, too."""
-        reached = self._reached.get(workflow_id)
-        if reached is None or not report:
-            return report
-        return json.dumps(Progress(**json.loads(report)).with_slice(reached)._asdict())
-
-
-def _orchestrator() -> "task.Orchestrator[Document, Document | None]":
-    def mine_chain(
-        context: task.OrchestrationContext, state: Document
-    ) -> Generator[task.Task[Any], Any, Document | None]:
-        return drive(state, _Context(context))
-
-    assert mine_chain.__name__ == ORCHESTRATION
-    return mine_chain
+    def _workflow_state(self, found: OrchestrationState) -> WorkflowState:
+        return workflow_state(
+            self._work,
+            found.instance_id,
+            _ENDED.get(found.runtime_status, "running"),
+            given=_loaded(found.serialized_input),
+            report=_loaded(found.serialized_custom_status),
+            output=_loaded(found.serialized_output),
+            error=found.failure_details.message if found.failure_details else None,
+            created_at=found.created_at.replace(tzinfo=UTC).timestamp(),
+            updated_at=found.last_updated_at.replace(tzinfo=UTC).timestamp(),
+        )
 
 
 class _Context:
@@ -318,14 +245,19 @@ class _Context:
     # Its backends don't take a timer back: one that is forgotten still makes a turn when it fires.
     fresh_timers = False
 
-    def __init__(self, context: task.OrchestrationContext) -> None:
+    def __init__(self, context: task.OrchestrationContext, work: AnyWork) -> None:
         self._context = context
+        self._work = work
+
+    @property
+    def workflow_id(self) -> str:
+        return self._context.instance_id
 
     def now(self) -> float:
         return self._context.current_utc_datetime.replace(tzinfo=UTC).timestamp()
 
-    def call_activity(self, request: Document) -> "task.Task[Document]":
-        return self._context.call_activity(ACTIVITY, input=request)
+    def call_activity(self, given: ActivityInput) -> "task.Task[Message]":
+        return self._context.call_activity(self._work.activity_name, input=given)
 
     def create_timer(self, seconds: float) -> task.TimerTask:
         return self._context.create_timer(timedelta(seconds=seconds))
@@ -333,14 +265,14 @@ class _Context:
     def any_of(self, tasks: "list[task.Task[Any]]") -> "task.Task[task.Task[Any]]":
         return task.when_any(tasks)
 
-    def answer(self, ended: "task.Task[Document]") -> Document:
+    def answer(self, ended: "task.Task[Message]") -> Message:
         return ended.get_result()
 
-    def report(self, progress: Document) -> None:
-        self._context.set_custom_status(progress)
+    def report(self, report: Message) -> None:
+        self._context.set_custom_status(report)
 
-    def continue_as_new(self, state: Document) -> None:
-        self._context.continue_as_new(state)
+    def continue_as_new(self, given: WorkflowInput) -> None:
+        self._context.continue_as_new(given)
 
 
 def _concurrency(activities: int) -> ConcurrencyOptions:
@@ -351,25 +283,5 @@ def _concurrency(activities: int) -> ConcurrencyOptions:
     )
 
 
-def _workflow_state(found: OrchestrationState, reached: SliceReached | None) -> WorkflowState:
-    status = _ENDED.get(found.runtime_status, "running")
-    progress = Progress(**json.loads(found.serialized_custom_status)) if found.serialized_custom_status else None
-    given = json.loads(found.serialized_input) if found.serialized_input else {}
-    return WorkflowState(
-        workflow_id=found.instance_id,
-        status=status,
-        job=_job(given),
-        progress=progress.with_slice(reached) if progress and reached else progress,
-        output=json.loads(found.serialized_output) if status == "completed" and found.serialized_output else None,
-        error=found.failure_details.message if found.failure_details else None,
-        owner=given.get("owner"),
-        created_at=found.created_at.replace(tzinfo=UTC).timestamp(),
-        updated_at=found.last_updated_at.replace(tzinfo=UTC).timestamp(),
-    )
-
-
-def _job(given: Document) -> MiningJob | None:
-    try:
-        return job_of(given)
-    except (ValueError, KeyError, TypeError, PowError):
-        return None
+def _loaded(text: str | None) -> Any:
+    return json.loads(text) if text else None

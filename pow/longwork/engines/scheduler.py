@@ -14,6 +14,7 @@ from durabletask.worker import ConcurrencyOptions
 
 from pow.errors import SettingsError
 
+# Named in sentences about its value; `pow.settings` reads it.
 SETTING = "DURABLE_TASK_SCHEDULER_CONNECTION_STRING"
 
 _AUTHENTICATIONS = ("None", "ManagedIdentity", "DefaultAzure")

@@ -4,18 +4,18 @@ No argument that the tools let through makes a workflow fail, so the failure is 
 would come from, and everything above it is real.
 """
 
-from collections.abc import Hashable
+from pow.longwork.work import Control
+from pow.mining.messages import SliceAnswer, SliceRequest
+from pow.mining.work import MiningWork
 
-from pow.longwork.engines import journaled_slice
-from pow.mining.pool import MinerPool
-from pow.mining.workflow import Document, mine_slice
+run = MiningWork.run
 
 
-def mine_slice_or_fail(pool: MinerPool, request: Document, owner: Hashable) -> Document:
-    """The activity, which a kernel may fail under."""
+def run_or_fail(self: MiningWork, request: SliceRequest, control: Control[SliceAnswer]) -> SliceAnswer:
+    """A slice, which a kernel may fail under."""
     if request["previous_hash"] == "FAIL":
         raise RuntimeError("the kernel gave a wrong answer")
-    return mine_slice(pool, request, owner)
+    return run(self, request, control)
 
 
-journaled_slice.mine_slice = mine_slice_or_fail  # type: ignore[attr-defined]  # imported there, for its own use
+MiningWork.run = run_or_fail  # type: ignore[method-assign]

@@ -1,0 +1,28 @@
+"""Counting primes on Azure Functions: `func start` in this folder."""
+
+from collections.abc import Generator
+from typing import Any
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from pow.azure.triggers import bind_tools
+from pow.longwork.engines.durable_functions import DurableFunctionsEngine
+from pow.settings import Settings
+from primes import PrimesWork, primes_house  # type: ignore[attr-defined]  # the file beside this one
+
+app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
+work = PrimesWork()
+engine = DurableFunctionsEngine(work)
+
+bind_tools(app, primes_house(work, engine, Settings.from_environment()))
+
+
+@app.orchestration_trigger(context_name="context")
+def count_primes(context: df.DurableOrchestrationContext) -> Generator[Any, Any, Any]:
+    return (yield from engine.orchestrate(context))
+
+
+@app.activity_trigger(input_name="request")
+def step(request: dict) -> dict:  # type: ignore[type-arg]  # the worker takes nothing more precise
+    return dict(engine.run(request))
