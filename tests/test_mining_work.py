@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from works import chain, control, over_after
 
@@ -31,6 +31,8 @@ def answer_of(request: SliceRequest, hits: list[int], tried: int) -> SliceAnswer
     return {"nonce": first, "next_nonce": next_nonce, "seconds": (next_nonce - start) / 1e6}
 
 
+# No deadline: the machine may have other things to do.
+@settings(deadline=None)
 @given(
     found=st.lists(st.integers(0, 2**25), min_size=3, max_size=3),
     width=st.integers(1, 6),
@@ -84,6 +86,19 @@ def test_a_request_is_one_block_s_work() -> None:
 @pytest.mark.parametrize("width", [2, 3, 8])
 def test_each_worker_has_a_range_and_one_lies_ready(width: int) -> None:
     assert len(WORK.plan(WORK.begin(JOB), width, [])) == width + 1
+
+
+def test_what_is_left_of_a_part_of_a_gap_is_searched_by_itself() -> None:
+    """As the first version did: its histories are replayed."""
+    state: MiningState = {**WORK.begin(JOB), "tried": [[0, 100], [1_000_000, 3_000_000]], "rate": 1e6}
+    first, *_ = WORK.plan(state, 2, [])
+    assert (first["start"], first["stop"]) == (100, 524_388)
+    state = WORK.merge(state, first, answer_of(first, [], 200_000))
+    assert [(request["start"], request["stop"]) for request in WORK.plan(state, 2, [])] == [
+        (200_100, 524_388),
+        (524_388, 1_000_000),
+        (3_000_000, 3_524_288),
+    ]
 
 
 def test_a_block_too_small_to_share_is_one_worker_s() -> None:
