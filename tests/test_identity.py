@@ -24,7 +24,7 @@ from callers import (
     whoami,
 )
 
-from pow.identity.callers import Caller, caller_from_headers
+from pow.identity.callers import Caller, Identities, caller_from_headers
 from pow.identity.graph import OnBehalfOf
 from pow.settings import Settings
 
@@ -200,6 +200,14 @@ def test_a_caller_is_told_who_they_are_without_on_behalf_of() -> None:
         "message": f"{OBJECT} is signed in.",
         "id": OBJECT,
     }
+
+
+def test_callers_are_told_apart_by_their_id_or_else_by_their_name() -> None:
+    identities = Identities(None, AUTHENTICATED)
+    assert identities.caller_id(SIGNED_IN) == OBJECT
+    assert identities.caller_id({"X-MS-CLIENT-PRINCIPAL-NAME": "zoe"}) == "zoe"
+    assert identities.caller_id({}) is None
+    assert Identities(None, {}).caller_id(SIGNED_IN) is None
 
 
 def test_importing_it_brings_nothing_large() -> None:
