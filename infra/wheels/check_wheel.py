@@ -53,7 +53,7 @@ def main() -> None:
 
         module, backend = python(folder, "-c", ACTIVE)
         print(f"{module}: {backend}", flush=True)
-        package = Path(module).parent
+        package = Path(module).parents[1]
         extensions = [path for path in package.glob("_native*") if path.suffix != ".pyi"]
         if not package.is_relative_to(sys.prefix) or sys.prefix == sys.base_prefix:
             sys.exit(f"ERROR: {package} is not in a virtual environment of its own")
