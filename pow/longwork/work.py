@@ -90,7 +90,10 @@ class Control(Generic[AnswerT]):
         return self._cancelled
 
     def partial(self, answer: AnswerT) -> None:
-        """Tell what the run has come to so far: progress that shows, and that a crash doesn't take back."""
+        """Tell what the run has come to so far: progress that shows, and that a crash doesn't take back.
+
+        The embedded engine takes it in; on the others a run's slice is short, and only its answer counts.
+        """
         self._take_partial(answer)
 
     def on_cancel(self, callback: Callable[[], object]) -> None:

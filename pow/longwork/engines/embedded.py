@@ -190,7 +190,6 @@ class EmbeddedEngine:
             try:
                 self._turn(workflow, newcomers_first=take == self._take_newcomer_first)
             except Exception as error:
-                logger.exception("workflow %s failed", workflow.id)
                 self._fail(workflow, error)
 
     def _take_newcomer_first(self) -> Workflow | None:
@@ -283,10 +282,7 @@ class EmbeddedEngine:
         answer: Message = {}
         try:
             answer = self._work.run(request, control)
-        except PowError as raised:
-            error = raised
         except Exception as raised:
-            logger.exception("workflow %s failed", workflow.id)
             error = raised
         seconds = time.monotonic() - started
         with self._changed:
@@ -329,6 +325,8 @@ class EmbeddedEngine:
 
     def _fail(self, workflow: Workflow, error: Exception) -> None:
         if self._finish(workflow, "failed", str(error) or repr(error)):
+            if not isinstance(error, PowError):
+                logger.error("workflow %s failed", workflow.id, exc_info=error)
             self._table.write(workflow)
             self._tell(workflow.id)
 
