@@ -189,7 +189,8 @@ def test_the_package_for_azure_mines_natively_on_a_real_python_3_13(checkout: Pa
     assert app.splitlines()[-1] == str(folder / "function_app.py")
 
     found = probe(python, folder, site)
-    assert (found.machine, found.version, found.module) == ("x86_64", [3, 13], str(site / "pow" / "scanning" / "backends.py"))
+    assert (found.machine, found.version) == ("x86_64", [3, 13])
+    assert found.module == str(site / "pow" / "scanning" / "backends.py")
     assert found.active != "hashlib"
     assert {"portable", "hashlib", found.active} <= set(found.nonces)
     assert set(found.nonces.values()) == {FIRST_NONCE}

@@ -280,20 +280,16 @@ class Table:
                 return False  # a run that took no notice of the shutdown ends now
             with self.changed:
                 version, state = workflow.version, workflow.state
-                if version != workflow.written:
-                    values: dict[str, Any] = {
-                        "status": workflow.status,
-                        "error": workflow.error,
-                        "used": workflow.used,
-                        "updated_at": workflow.updated_at,
-                    }
-                number = workflow.number
+                status, error, used = workflow.status, workflow.error, workflow.used
+                updated_at = workflow.updated_at
             if version != workflow.written:
                 try:
                     text = None if state is None else json.dumps(state)
-                    journal.update(number, state=text, **values)
-                except sqlite3.Error as error:
-                    self._note(error)
+                    journal.update(
+                        workflow.number, status=status, state=text, error=error, used=used, updated_at=updated_at
+                    )
+                except sqlite3.Error as fault:
+                    self._note(fault)
                     with self.changed:
                         self._unwritten.add(workflow)
                     return False
