@@ -142,7 +142,8 @@ class DurableFunctionsEngine:
             listed += [state for state in states if state is not None and state.owner == call.caller]
             if len(listed) >= limit:
                 break
-        return listed[:limit]
+        # The host tells of whole seconds; the workflows themselves know more precisely.
+        return sorted(listed, key=lambda state: state.created_at or 0.0, reverse=True)[:limit]
 
     async def counts(self, call: CallContext) -> Mapping[EngineStatus, int]:
         found = await _called(call.client.get_status_all())
