@@ -219,8 +219,9 @@ def test_a_wheel_is_known_to_be_of_this_checkout_or_by_what_it_is_not(wheels: Pa
     assert defined["outdated_by"](built) is None
 
     # The functions look up where the checkout is when they are called.
-    (tmp_path / "pow").mkdir()
-    (tmp_path / "pow" / "mining" / "chain.py").write_bytes((ROOT / "pow" / "chain.py").read_bytes().replace(b"\n", b"\r\n"))
+    chain = Path("pow", "mining", "chain.py")
+    (tmp_path / chain).parent.mkdir(parents=True)
+    (tmp_path / chain).write_bytes((ROOT / chain).read_bytes().replace(b"\n", b"\r\n"))
     defined["outdated_by"].__globals__["ROOT"] = tmp_path
     assert defined["outdated_by"](built) is None
     (tmp_path / "pow" / "new.py").touch()
