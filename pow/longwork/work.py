@@ -7,6 +7,7 @@ forward is easier to write as a `StepWork`.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ class Steps(TypedDict):
     state: Any
 
 
-class StepWork(Generic[JobT, StateT]):
+class StepWork(ABC, Generic[JobT, StateT]):
     """A long work that only steps forward: an adapter that makes a `LongWork` of `step` and what it needs.
 
     A subclass has `name`, `result_key`, `parse`, `first`, `step`, `finished`, `describe` and `conclude`. It takes no
@@ -214,29 +215,29 @@ class StepWork(Generic[JobT, StateT]):
     result_key: str = "output"
     concurrency: int = 1
 
+    @abstractmethod
     def parse(self, arguments: Mapping[str, object]) -> JobT:
         """As in `LongWork`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def first(self, job: JobT) -> StateT:
         """The state before anything was done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, state: StateT, control: "StepControl[StateT]") -> StateT:
         """A state further on: work until it is finished or `control.over`, and call `control.reached` now and then."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self, state: StateT) -> bool:
         """Whether nothing is left to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, job: JobT, state: StateT) -> Progress:
         """How far a state is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def conclude(self, state: StateT) -> Result:
         """What a finished work came to."""
-        raise NotImplementedError
 
     def begin(self, job: JobT) -> Steps:
         return {"turn": 0, "part": 0, "state": self.first(job)}

@@ -6,7 +6,6 @@ The client's calls go to the Functions host on loopback; each invocation brings 
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,24 +13,16 @@ from typing import Any, TypeVar
 
 from pow.errors import EngineError
 from pow.longwork.call import CallContext
-from pow.longwork.engine import EngineStatus, Started, WorkflowState
+from pow.longwork.engine import EngineStatus, WorkflowState
 from pow.longwork.engines.driver import (
-    SLICE_SECONDS,
-    Activities,
     ActivityInput,
     drive,
-    id_prefix,
-    new_id,
     workflow_state,
 )
-from pow.longwork.orchestration import WorkflowInput, first_input
+from pow.longwork.engines.polled import PolledEngine
+from pow.longwork.orchestration import WorkflowInput
 from pow.longwork.work import AnyWork, Message
 
-# Between two looks at a workflow that somebody waits for: ever less often.
-_POLL_SECONDS = (0.05, 1.0)
-_POLL_GROWTH = 1.5
-# After a terminate it ends as soon as the host has heard of it.
-_CANCEL_SECONDS = 10.0
 # The client library's errors may have the whole state of an orchestration behind this.
 _TAIL = "$OutOfProcData$"
 
@@ -45,28 +36,11 @@ _ENDED: dict[str, EngineStatus] = {
 T = TypeVar("T")
 
 
-class DurableFunctionsEngine:
-    """Runs workflows on Durable Functions, by the client of the call being served."""
-
-    closing = False  # the host ends its functions itself
-
-    def __init__(self, work: AnyWork, *, width: int = 1) -> None:
-        """
-        Args:
-            work: what its workflows do.
-            width: how many instances of the app run slices of the same workflow at once.
-        """
-        self._work = work
-        self._width = width
-        self._activities = Activities(work)
-        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
-        self._starting = asyncio.Lock()
+class DurableFunctionsEngine(PolledEngine):
+    """Runs workflows on Durable Functions, by the client of the call; the host ends its functions itself."""
 
     def describe(self) -> str:
         return "Durable Functions"
-
-    def fault(self) -> str | None:
-        return None
 
     def orchestrate(self, context: Any) -> Generator[Any, Any, Message | None]:
         """The orchestration, for a function with an orchestration trigger to return: `yield from` it."""
@@ -76,59 +50,23 @@ class DurableFunctionsEngine:
         """The activity, for a function with an activity trigger to return."""
         return self._activities.run(given)
 
-    async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
-        async with self._starting:
-            twin = None if fresh else await self._twin(call, job, twin_key)
-            if twin is not None:
-                return Started(twin, joined=True)
-            given = first_input(
-                self._work,
-                job,
-                slice_seconds=SLICE_SECONDS,
-                width=self._width,
-                restart_lost_slices=self._width > 1,
-                owner=call.caller,
-                created_at=time.time(),
-            )
-            workflow_id = new_id(twin_key)
-            await _called(call.client.start_new(self._work.name, instance_id=workflow_id, client_input=given))
-        return Started(workflow_id)
+    async def _begin(self, call: CallContext, workflow_id: str, given: WorkflowInput) -> None:
+        await _called(call.client.start_new(self._work.name, instance_id=workflow_id, client_input=given))
 
-    async def _twin(self, call: CallContext, job: Message, twin_key: str) -> str | None:
+    async def _running(self, call: CallContext, prefix: str) -> Sequence[WorkflowState]:
         from azure.durable_functions import OrchestrationRuntimeStatus as Status
 
         running = [Status.Running, Status.Pending, Status.Suspended, Status.ContinuedAsNew]
-        prefix = id_prefix(twin_key)
         found = await _called(call.client.get_status_by(runtime_status=running, instance_id_prefix=prefix))
         states = await asyncio.gather(*(self._listed(call, status) for status in found))
-        # Prefixes may be equal by chance.
-        wanted = (job, call.caller)
-        return next((state.workflow_id for state in states if state and (state.job, state.owner) == wanted), None)
+        return [state for state in states if state is not None]
+
+    async def _terminate(self, call: CallContext, workflow_id: str) -> None:
+        await _called(call.client.terminate(workflow_id, "cancelled by the caller"))
 
     async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         found = await _called(call.client.get_status(workflow_id, show_input=True))
         return self._workflow_state(found) if found else None
-
-    async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        pause, longest = _POLL_SECONDS
-        while True:
-            state = await self.state(call, workflow_id)
-            left = deadline - loop.time()
-            if state is None or state.ended or left <= 0:
-                return state
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * _POLL_GROWTH, longest)
-
-    async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
-        state = await self.state(call, workflow_id)
-        if state is None or state.ended:
-            return state
-        await _called(call.client.terminate(workflow_id, "cancelled by the caller"))
-        # A slice on another instance runs on to its end, for nobody.
-        self._activities.cancel(workflow_id)
-        return await self.wait(call, workflow_id, _CANCEL_SECONDS)
 
     async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
         found = await _called(call.client.get_status_all())

@@ -6,10 +6,9 @@ The activity runs in this process; the scheduler keeps the workflows, and hands 
 import asyncio
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any, Self
@@ -21,18 +20,16 @@ from durabletask.worker import ConcurrencyOptions
 
 from pow.errors import EngineError
 from pow.longwork.call import CallContext
-from pow.longwork.engine import EngineStatus, Started, WorkflowState
+from pow.longwork.engine import EngineStatus, WorkflowState
 from pow.longwork.engines.driver import (
     SLICE_SECONDS,
-    Activities,
     ActivityInput,
     drive,
-    id_prefix,
-    new_id,
     workflow_state,
 )
+from pow.longwork.engines.polled import PolledEngine
 from pow.longwork.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
-from pow.longwork.orchestration import WorkflowInput, first_input
+from pow.longwork.orchestration import WorkflowInput
 from pow.longwork.work import AnyWork, Message
 
 # An activity only waits for its work; but few at once leave other machines their share, and one at a time where
@@ -42,11 +39,6 @@ _ACTIVITIES = 16
 _SHARED_ACTIVITIES = 1
 _ORCHESTRATIONS = 8
 
-# Between two looks at a workflow that somebody waits for: ever less often.
-_POLL_SECONDS = (0.05, 1.0)
-_POLL_GROWTH = 1.5
-# After a terminate it ends as soon as the worker has heard of it.
-_CANCEL_SECONDS = 10.0
 # For slices that a shutdown has ended to be answered for; they only have to be sent.
 _ANSWER_SECONDS = 5.0
 # Workflows that a list looks at, everybody's, and that are counted: the newest.
@@ -69,7 +61,7 @@ class _Connection:
     worker: SchedulerWorker
 
 
-class DurableTaskEngine:
+class DurableTaskEngine(PolledEngine):
     """Runs workflows on a Durable Task Scheduler; an asynchronous context manager."""
 
     def __init__(
@@ -82,22 +74,12 @@ class DurableTaskEngine:
             slice_seconds: how long one activity runs.
             width: how many worker processes run slices of the same workflow at once.
         """
-        self._work = work
+        super().__init__(work, slice_seconds=slice_seconds, width=width)
         self._scheduler = scheduler
-        self._slice_seconds = slice_seconds
-        self._width = width
-        self._activities = Activities(work)
         self._connected: _Connection | None = None
-        self._closing = False
-        self._woken = asyncio.Event()
-        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
-        self._starting = asyncio.Lock()
 
     def describe(self) -> str:
         return f"Durable Task Scheduler at {self._scheduler.endpoint}, task hub {self._scheduler.taskhub}"
-
-    def fault(self) -> str | None:
-        return None
 
     async def __aenter__(self) -> Self:
         _sdk_logger.setLevel(logging.WARNING)
@@ -120,67 +102,26 @@ class DurableTaskEngine:
             _sdk_logger.setLevel(logging.CRITICAL)
             await asyncio.to_thread(connection.worker.stop)
 
-    @property
-    def closing(self) -> bool:
-        return self._closing
-
     def begin_shutdown(self) -> None:
         """End the slices of this process, and let every `wait` return now."""
-        self._closing = True
         self._activities.close()
-        self._woken.set()
+        self._ending.set()
 
-    async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
-        async with self._starting:
-            twin = None if fresh else await self._twin(call, job, twin_key)
-            if twin is not None:
-                return Started(twin, joined=True)
-            given = first_input(
-                self._work,
-                job,
-                slice_seconds=self._slice_seconds,
-                width=self._width,
-                restart_lost_slices=self._width > 1,
-                owner=call.caller,
-                created_at=time.time(),
-            )
-            workflow_id = new_id(twin_key)
-            async with self._calls() as client:
-                await client.schedule_new_orchestration(self._work.name, input=given, instance_id=workflow_id)
-        return Started(workflow_id)
+    async def _begin(self, call: CallContext, workflow_id: str, given: WorkflowInput) -> None:
+        async with self._calls() as client:
+            await client.schedule_new_orchestration(self._work.name, input=given, instance_id=workflow_id)
 
-    async def _twin(self, call: CallContext, job: Message, twin_key: str) -> str | None:
-        running = await self._query(runtime_status=list(_RUNNING), instance_id_prefix=id_prefix(twin_key))
-        # Prefixes may be equal by chance.
-        return next((state.workflow_id for state in running if (state.job, state.owner) == (job, call.caller)), None)
+    async def _running(self, call: CallContext, prefix: str) -> Sequence[WorkflowState]:
+        return await self._query(runtime_status=list(_RUNNING), instance_id_prefix=prefix)
+
+    async def _terminate(self, call: CallContext, workflow_id: str) -> None:
+        async with self._calls() as client:
+            await client.terminate_orchestration(workflow_id, recursive=False)
 
     async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         async with self._calls() as client:
             found = await client.get_orchestration_state(workflow_id)
         return None if found is None else self._workflow_state(found)
-
-    async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        pause, longest = _POLL_SECONDS
-        while True:
-            state = await self.state(call, workflow_id)
-            left = deadline - loop.time()
-            if state is None or state.ended or left <= 0 or self._closing:
-                return state
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), min(pause, left))
-            pause = min(pause * _POLL_GROWTH, longest)
-
-    async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
-        state = await self.state(call, workflow_id)
-        if state is None or state.ended:
-            return state
-        async with self._calls() as client:
-            await client.terminate_orchestration(workflow_id, recursive=False)
-        # A slice on another machine runs on to its end, for nobody.
-        self._activities.cancel(workflow_id)
-        return await self.wait(call, workflow_id, _CANCEL_SECONDS)
 
     async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
         states = await self._query(max_instance_count=_LOOKED_AT)
