@@ -1,6 +1,7 @@
 // Everything that the miner needs in Azure, in one resource group. Called by `azd up`; docs/deploy.md tells what it
 // makes and why. Parameters have no defaults here: main.parameters.json holds them, each under the name of an
-// environment variable that `azd env set` changes.
+// environment variable that `azd env set` changes. Only those that may be blank are so here, too: azd asks whoever
+// deploys for a blank value that has no default.
 targetScope = 'subscription'
 
 @description('Name of the azd environment. Names of resources are made from it.')
@@ -62,6 +63,9 @@ param maxBlocks int
 @maxValue(64)
 param miningFanOut int
 
+@description('Setting AllowedHosts: host names of the app beside its own, comma-separated.')
+param allowedHosts string = ''
+
 @description('Memory of an instance. Cores come with it: about 0.25, 1 and 2.')
 @allowed([
   512
@@ -70,7 +74,7 @@ param miningFanOut int
 ])
 param instanceMemoryMB int
 
-@description('Instances at most. This caps what mining can cost in an hour.')
+@description('Instances at most of each group that scales by itself. Some regions refused values under 40.')
 @minValue(1)
 @maxValue(1000)
 param maximumInstanceCount int
@@ -86,6 +90,11 @@ param schedulerSku string
 @minLength(1)
 param schedulerIpAllowList string
 
+@description('Days after which the scheduler forgets a workflow that has ended.')
+@minValue(1)
+@maxValue(90)
+param schedulerRetentionDays int
+
 @description('Put the storage account behind private endpoints, and the app into a virtual network that reaches them.')
 param vnetEnabled bool
 
@@ -98,6 +107,12 @@ param onBehalfOfEnabled bool
 @description('Client ids of the MCP clients that may call without asking for consent, comma-separated.')
 param authorizedClientIds string
 
+@description('Identifier URIs of the app registration beside its own, comma-separated. Clients are told of the first.')
+param entraIdentifierUris string = ''
+
+@description('Where clients that sign users in as the app registration are sent back to, comma-separated.')
+param entraRedirectUris string = ''
+
 // On-behalf-of starts from the caller's token, so there has to be one.
 var entraEnabled = authEnabled || onBehalfOfEnabled
 var token = toLower(uniqueString(subscription().id, environmentName, location))
@@ -105,10 +120,16 @@ var functionAppName = 'func-pow-${token}'
 // Easy Auth's callback is registered before the app exists, so the name has to be known.
 var functionAppHost = '${functionAppName}.azurewebsites.net'
 var clientIds = map(filter(split(authorizedClientIds, ','), id => !empty(trim(id))), id => trim(id))
-var ipAllowList = map(split(schedulerIpAllowList, ','), entry => trim(entry))
+var identifierUris = map(filter(split(entraIdentifierUris, ','), entry => !empty(trim(entry))), entry => trim(entry))
+var redirectUris = map(filter(split(entraRedirectUris, ','), entry => !empty(trim(entry))), entry => trim(entry))
+var ipRanges = map(filter(split(schedulerIpAllowList, ','), entry => !empty(trim(entry))), entry => trim(entry))
+// A deployment with one of these would end well, with a scheduler that nobody reaches or an app that refuses to start.
+var ipAllowList = !empty(ipRanges) ? ipRanges : fail('SCHEDULER_IP_ALLOW_LIST must have an IP range')
+var hostNames = !contains(allowedHosts, '/') ? allowedHosts : fail('ALLOWED_HOSTS must be names of hosts, no URLs')
+var difficulty = miningDifficulty <= maxDifficulty ? miningDifficulty : fail('MINING_DIFFICULTY is over MAX_DIFFICULTY')
 var containers = {
   package: 'app-package'
-  // Named chains; function_app.py's blob bindings know it by this name.
+  // Named chains; pow/tools/chain_store.py knows it by this name.
   chains: 'chains'
 }
 // azd finds its resources by this tag.
@@ -129,6 +150,7 @@ module identity 'br/public:avm/res/managed-identity/user-assigned-identity:0.4.1
     name: 'id-pow-${token}'
     location: location
     tags: tags
+    enableTelemetry: false
   }
 }
 
@@ -177,6 +199,7 @@ module scheduler './app/scheduler.bicep' = {
     taskHubName: 'pow'
     sku: schedulerSku
     ipAllowList: ipAllowList
+    retentionDays: schedulerRetentionDays
     location: location
     tags: tags
   }
@@ -202,6 +225,8 @@ module entra './app/entra.bicep' = if (entraEnabled) {
     uniqueName: functionAppName
     functionAppHost: functionAppHost
     clientIds: clientIds
+    identifierUris: identifierUris
+    redirectUris: redirectUris
     identityPrincipalId: identity.outputs.principalId
     graphEnabled: onBehalfOfEnabled
   }
@@ -226,17 +251,18 @@ module functionApp './app/function-app.bicep' = {
     insightsConnectionString: monitoring.outputs.connectionString
     schedulerEndpoint: scheduler.outputs.endpoint
     taskHubName: scheduler.outputs.taskHubName
-    subnetId: vnetEnabled ? network.outputs.appSubnetId : ''
+    subnetId: vnetEnabled ? network!.outputs.appSubnetId : ''
     waitBudgetSeconds: waitBudgetSeconds
-    miningDifficulty: miningDifficulty
+    miningDifficulty: difficulty
     maxDifficulty: maxDifficulty
     maxBlocks: maxBlocks
     miningFanOut: miningFanOut
+    allowedHosts: hostNames
     entraEnabled: entraEnabled
     onBehalfOfEnabled: onBehalfOfEnabled
-    registrationClientId: entraEnabled ? entra.outputs.clientId : ''
-    registrationIdentifierUri: entraEnabled ? entra.outputs.identifierUri : ''
-    registrationScope: entraEnabled ? entra.outputs.scope : ''
+    registrationClientId: entraEnabled ? entra!.outputs.clientId : ''
+    registrationIdentifierUri: entraEnabled ? entra!.outputs.identifierUri : ''
+    registrationScope: entraEnabled ? entra!.outputs.scope : ''
     clientIds: clientIds
     location: location
     tags: tags

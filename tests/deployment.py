@@ -16,7 +16,7 @@ from pycep import BicepParser
 
 ROOT = Path(__file__).parents[1]
 
-STORAGE = "where the host and the blob bindings keep their things"
+STORAGE = "where the host keeps its things, and the named chains are"
 TELEMETRY = "where the host sends telemetry, and as whom"
 AUTHENTICATION = "read by App Service's authentication, before a request reaches the app"
 # What infra/ sets beside what the app reads: who reads it.

@@ -24,6 +24,7 @@ from callers import (
     whoami,
 )
 
+from pow.errors import SettingsError
 from pow.identity.callers import Caller, Identities, caller_from_headers
 from pow.identity.graph import OnBehalfOf
 from pow.settings import Settings
@@ -103,12 +104,30 @@ def test_a_bearer_token_tells_nothing_where_the_platform_lets_everybody_through(
     assert caller_from_headers(SIGNED_IN, {**AUTHENTICATED, **setting}) == ZOE
 
 
+@pytest.mark.parametrize("name", ["WEBSITE_AUTH_ENABLED", "CallersAreAuthenticated"])
 @pytest.mark.parametrize("enabled", ["true", "True", " TRUE\n"])
-def test_headers_count_behind_the_platform_s_authentication(enabled: str) -> None:
-    assert caller_from_headers(SIGNED_IN, {"WEBSITE_AUTH_ENABLED": enabled}) == ZOE
+def test_headers_count_behind_the_platform_s_authentication_whoever_says_that_it_is_there(
+    name: str, enabled: str
+) -> None:
+    others = {"WEBSITE_AUTH_ENABLED": "False", "CallersAreAuthenticated": "false"}
+    assert caller_from_headers(SIGNED_IN, {**others, name: enabled}) == ZOE
+    assert Identities(None, {**others, name: enabled}).tell_callers_apart
 
 
-@pytest.mark.parametrize("environment", [{}, *({"WEBSITE_AUTH_ENABLED": x} for x in ("", "false", "0", "1", "yes"))])
+@pytest.mark.parametrize("value", ["1", "yes", "wahr"])
+def test_a_setting_of_ours_that_is_neither_true_nor_false_stops_the_start(value: str) -> None:
+    with pytest.raises(SettingsError, match=f"CallersAreAuthenticated must be true or false, not '{value}'"):
+        Identities(None, {"WEBSITE_AUTH_ENABLED": "true", "CallersAreAuthenticated": value})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        *({"WEBSITE_AUTH_ENABLED": x} for x in ("", "false", "0", "1", "yes")),
+        *({"CallersAreAuthenticated": x} for x in ("", "false")),
+    ],
+)
 def test_headers_count_for_nothing_without_the_platform_s_authentication(environment: dict[str, str]) -> None:
     forged = {**SIGNED_IN, "X-MS-CLIENT-PRINCIPAL-ID": OBJECT, "X-MS-CLIENT-PRINCIPAL-NAME": "root"}
     assert caller_from_headers(forged, environment) is None

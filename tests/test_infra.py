@@ -24,6 +24,7 @@ from deployment import (
     parameter_values,
 )
 
+from pow.identity.callers import Identities
 from pow.settings import Settings
 
 # Azure's built-in roles that the app may have, by their ids, which are the same in every tenant.
@@ -36,27 +37,28 @@ ROLES = {
 
 # The modules of the public registry that are used, and what each can't do without.
 REGISTRY_MODULES = {
-    "avm/res/insights/component": {"name", "workspaceResourceId", "disableLocalAuth"},
+    "avm/res/insights/component": {"name", "workspaceResourceId", "disableLocalAuth", "disableIpMasking"},
     "avm/res/managed-identity/user-assigned-identity": {"name"},
     "avm/res/network/private-dns-zone": {"name", "virtualNetworkLinks"},
     "avm/res/network/private-endpoint": {
         *("name", "subnetResourceId", "privateLinkServiceConnections", "privateDnsZoneGroup"),
     },
     "avm/res/network/virtual-network": {"name", "addressPrefixes", "subnets"},
-    "avm/res/operational-insights/workspace": {"name"},
+    "avm/res/operational-insights/workspace": {"name", "forceCmkForQuery"},
     "avm/res/storage/storage-account": {
-        *("name", "allowSharedKeyAccess", "allowBlobPublicAccess", "publicNetworkAccess", "networkAcls"),
+        *("name", "skuName", "allowSharedKeyAccess", "allowBlobPublicAccess", "publicNetworkAccess", "networkAcls"),
     },
     "avm/res/web/serverfarm": {"name", "sku", "reserved"},
     "avm/res/web/site": {
         *("name", "kind", "serverFarmResourceId", "managedIdentities", "functionAppConfig", "tags"),
-        *("appSettingsKeyValuePairs", "virtualNetworkSubnetId"),
+        *("appSettingsKeyValuePairs", "virtualNetworkSubnetId", "basicPublishingCredentialsPolicies"),
     },
 }
 # What the source reads from the environment and nobody sets for it in Azure.
 NOT_SETTINGS = {
     "LOCALAPPDATA": "where the self-hosted server keeps its journal on Windows",
     "XDG_STATE_HOME": "where the self-hosted server keeps its journal elsewhere",
+    "WEBSITE_AUTH_ENABLED": "says that App Service's authentication is on; the platform's own, where it is there",
 }
 
 KEYWORDS = {
@@ -66,7 +68,7 @@ KEYWORDS = {
 FUNCTIONS = {
     *("description", "allowed", "metadata", "minLength", "maxLength", "minValue", "maxValue"),
     *("subscription", "environment", "tenant", "subscriptionResourceId", "guid", "uniqueString"),
-    *("empty", "filter", "map", "split", "string", "toLower", "trim", "union"),
+    *("contains", "empty", "fail", "filter", "map", "split", "string", "toLower", "trim", "union"),
 }
 
 
@@ -115,8 +117,9 @@ def module_faults(root: Path) -> list[str]:
             detail = module["detail"]
             if not re.fullmatch(r"\d+\.\d+\.\d+", detail.get("tag", "")):
                 faults.append(f"{path.name}: the version of module {name} is not pinned: {detail['full']}")
-            # Tags are how azd, and whoever pays, finds what belongs to the environment.
-            needed = {"location", "tags"} | REGISTRY_MODULES[detail["path"]]
+            # Tags are how azd, and whoever pays, finds what belongs to the environment. By default each module would
+            # tell its authors that it was deployed.
+            needed = {"location", "tags", "enableTelemetry"} | REGISTRY_MODULES[detail["path"]]
             faults += [f"{path.name}: module {name} needs {one}" for one in needed - set(body(module)["params"])]
     used = {root / "infra" / "main.bicep"}
     for file, name, module, target in local_modules(files):
@@ -138,7 +141,7 @@ def output_faults(root: Path) -> list[str]:
     faults = []
     wanted: dict[Path, set[str]] = {path: set() for path in files}
     for file, name, _, target in local_modules(files):
-        found = set(re.findall(rf"(?<![\w.]){name}(?:\[\w+\])?\.outputs\.(\w+)", file.code))
+        found = set(re.findall(rf"(?<![\w.]){name}(?:\[\w+\]|!)?\.outputs\.(\w+)", file.code))
         missing = found - set(files[target].declared("outputs"))
         faults += [f"{file.path.name} uses {name}.outputs.{one}, which {target.name} doesn't have" for one in missing]
         wanted[target] |= found
@@ -166,10 +169,12 @@ def parameter_file_faults(root: Path) -> list[str]:
     faults = [f"main.parameters.json has no {name}" for name in declared.keys() - given.keys()]
     faults += [f"main.bicep takes no {name}" for name in given.keys() - declared.keys()]
     for name, parameter in declared.items():
-        if parameter["default"] is not None:
-            faults.append(f"{name} has a default in main.bicep too")
+        variable, default = given.get(name, ("", None))
+        # azd fills in those that begin with AZURE_, and asks for others that are blank and have no default.
+        may_be_blank = name in given and default is None and not variable.startswith("AZURE_")
+        if parameter["default"] != ("" if may_be_blank else None):
+            faults.append(f"{name} has the default {parameter['default']!r} in main.bicep")
         decorators = {decorator["type"]: decorator["argument"] for decorator in parameter["decorators"]}
-        default = given.get(name, ("", None))[1]
         if default is None:
             continue
         kinds = {"int": r"\d+", "bool": "true|false", "string": ".+"}
@@ -235,11 +240,15 @@ def documentation_faults(root: Path) -> list[str]:
     """Whether docs/deploy.md has the parameters, with their defaults, and the settings."""
     text = (root / "docs" / "deploy.md").read_text()
     # azd fills in those that begin with AZURE_.
-    wanted = {name: default for name, default in parameter_values(root).values() if not name.startswith("AZURE_")}
+    wanted = {
+        name: "none" if default is None else default
+        for name, default in parameter_values(root).values()
+        if not name.startswith("AZURE_")
+    }
     shown = {name: default.strip("`") for name, default in _table(text, "### Parameters")}
     # Said in words: nobody knows the id by heart.
     if "AUTHORIZED_CLIENT_IDS" in shown:
-        shown["AUTHORIZED_CLIENT_IDS"] = wanted["AUTHORIZED_CLIENT_IDS"] or ""
+        shown["AUTHORIZED_CLIENT_IDS"] = wanted["AUTHORIZED_CLIENT_IDS"]
     faults = [
         f"docs/deploy.md has {name} wrong: {shown.get(name)}" for name in wanted if shown.get(name) != wanted[name]
     ]
@@ -275,9 +284,10 @@ class RecordingEnvironment(Mapping[str, str]):
 def settings_that_the_app_reads(root: Path) -> set[str]:
     environment = RecordingEnvironment()
     Settings.from_environment(environment)
+    assert not Identities(None, environment).tell_callers_apart
     sources = [*(root / "pow").rglob("*.py"), *root.glob("function_app.py")]
     read_directly = {name for source in sources for name in _environment_reads(ast.parse(source.read_text()))}
-    return environment.asked | read_directly - NOT_SETTINGS.keys()
+    return (environment.asked | read_directly) - NOT_SETTINGS.keys()
 
 
 def _environment_reads(tree: ast.AST) -> Iterator[str]:
@@ -320,7 +330,7 @@ def test_the_repository_has_no(check: Callable[[Path], list[str]]) -> None:
         (unused_faults, "infra/app/function-app.bicep", "string(maxBlocks)", "'64'  // maxBlocks"),
         (unused_faults, "infra/app/function-app.bicep", "entraEnabled ? entraSettings : {}", "{}"),
         (undeclared_faults, "infra/app/network.bicep", "location: location", "location: region"),
-        (undeclared_faults, "infra/app/entra.bicep", "${registrationUri}/", "${identifierUri}/"),
+        (undeclared_faults, "infra/app/entra.bicep", "${scopeUri}/", "${identifierUri}/"),
         (undeclared_faults, "infra/app/scheduler.bicep", "union(", "onion("),
         (module_faults, "infra/main.bicep", "./app/network.bicep", "./app/vnet.bicep"),
         (module_faults, "infra/main.bicep", "    sku: schedulerSku\n", ""),
@@ -328,17 +338,20 @@ def test_the_repository_has_no(check: Callable[[Path], list[str]]) -> None:
         (module_faults, "infra/app/function-app.bicep", "web/site:0.15.1", "web/site:latest"),
         (module_faults, "infra/app/storage.bicep", "    allowSharedKeyAccess: false\n", ""),
         (module_faults, "infra/app/network.bicep", "    tags: tags\n", ""),
+        (module_faults, "infra/app/monitoring.bicep", "    enableTelemetry: false\n", ""),
         (output_faults, "infra/main.bicep", "scheduler.outputs.endpoint", "scheduler.outputs.name"),
         (output_faults, "infra/main.bicep", "scheduler.outputs.endpoint", "scheduler.outputs.url"),
+        (output_faults, "infra/main.bicep", "network!.outputs.appSubnetId", "network!.outputs.subnetId"),
         (output_faults, "infra/main.bicep", "output CONSENT_URL", "output CONSENT_ADDRESS"),
         (deployment_name_faults, "infra/app/network.bicep", "name: 'virtual-network'", "name: 'network'"),
         (parameter_file_faults, "infra/main.parameters.json", '"maxBlocks"', '"mostBlocks"'),
         (parameter_file_faults, "infra/main.parameters.json", "MAX_BLOCKS=64", "MAX_DIFFICULTY=40"),
         (parameter_file_faults, "infra/main.parameters.json", "=2048}", "=1024}"),
         (parameter_file_faults, "infra/main.bicep", "param maxBlocks int", "param maxBlocks int = 64"),
+        (parameter_file_faults, "infra/main.bicep", "param allowedHosts string = ''", "param allowedHosts string"),
         (role_faults, "infra/app/roles.bicep", "b7e6dc6d-", "b24988ac-"),
         (role_faults, "infra/app/roles.bicep", "scope: insights", "scope: storageAccount"),
-        (role_faults, "infra/app/roles.bicep", "', roleIds.monitoringMetricsP", "', roleIds.durableTaskP"),
+        (role_faults, "infra/app/roles.bicep", "      roleIds.monitoringMetricsP", "      roleIds.durableTaskP"),
         (role_faults, "infra/app/roles.bicep", "    principalType: 'ServicePrincipal'\n", ""),
         (role_faults, "infra/app/roles.bicep", "principalId: deployerPrincipalId", "principalId: appPrincipalId"),
         (role_faults, "infra/app/scheduler.bicep", "  parent: scheduler", "  // roleAssignments\n  parent: scheduler"),

@@ -95,7 +95,8 @@ def refusal(package: Path, app: Path) -> str:
 
 def test_the_package_holds_the_app_and_its_dependencies_and_no_sources_of_pow(made: Package, app: Path) -> None:
     assert {path.name for path in made.folder.iterdir()} == {"function_app.py", "host.json", ".python_packages"}
-    assert (made.folder / "function_app.py").read_bytes() == (app / "function_app.py").read_bytes()
+    for name in ("function_app.py", "host.json"):
+        assert (made.folder / name).read_bytes() == (app / name).read_bytes()
     site = made.folder / SITE
     assert [path.name for path in site.glob("pow/*.so")] == ["_native.abi3.so"]
     assert {path.name.partition("-")[0] for path in site.glob("*.dist-info")} >= {
@@ -226,6 +227,31 @@ def test_a_wheel_is_known_to_be_of_this_checkout_or_by_what_it_is_not(wheels: Pa
     assert defined["outdated_by"](built) is None
     (tmp_path / "pow" / "new.py").touch()
     assert defined["outdated_by"](built) == "pow/new.py"
+
+
+@pytest.mark.parametrize(
+    ("environment", "guarded"),
+    [
+        ({"AUTH_ENABLED": "true"}, True),
+        ({"AUTH_ENABLED": "false", "OBO_ENABLED": "True"}, True),
+        ({"AUTH_ENABLED": "false", "OBO_ENABLED": ""}, False),
+    ],
+)
+def test_the_package_asks_for_no_key_where_entra_guards_the_app(
+    environment: dict[str, str], guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    defined = runpy.run_path(str(HOOK))
+    # What it depends on doesn't matter here, and takes its time.
+    monkeypatch.setattr(defined["Target"], "pip", lambda *_: None)
+
+    defined["fill"](tmp_path / "functionapp", ROOT, tmp_path / "no.whl", defined["Target"](HERE, "x86_64"))
+
+    host = json.loads((ROOT / "host.json").read_text("utf-8"))
+    if guarded:
+        host["extensions"]["mcp"]["system"] = {"webhookAuthorizationLevel": "Anonymous"}
+    assert json.loads((tmp_path / "functionapp" / "host.json").read_text("utf-8")) == host
 
 
 def test_the_app_asks_for_the_version_that_this_checkout_builds() -> None:

@@ -8,6 +8,12 @@ param functionAppHost string
 @description('Clients that need no consent for the scope.')
 param clientIds array
 
+@description('Further identifier URIs. Clients are told to ask for the scope of the first of them, if there is one.')
+param identifierUris array
+
+@description('Where public clients that sign users in as this registration are sent back to.')
+param redirectUris array
+
 @description('Object id of the managed identity that may stand for the registration.')
 param identityPrincipalId string
 
@@ -18,12 +24,17 @@ var scopeName = 'user_impersonation'
 var scopeId = guid(uniqueName, scopeName)
 // The tenant's id makes it unique, which tenants may insist on.
 var registrationUri = 'api://${tenant().tenantId}/${uniqueName}'
-var preAuthorizedApplications = [for clientId in clientIds: {
-  appId: clientId
-  delegatedPermissionIds: [
-    scopeId
-  ]
-}]
+// Strict clients (RFC 8707) name the server's URL as the resource, which Entra takes only where the scope is of the
+// same identifier URI.
+var scopeUri = empty(identifierUris) ? registrationUri : identifierUris[0]
+var preAuthorizedApplications = [
+  for clientId in clientIds: {
+    appId: clientId
+    delegatedPermissionIds: [
+      scopeId
+    ]
+  }
+]
 var userReadOfGraph = [
   {
     resourceAppId: '00000003-0000-0000-c000-000000000000'
@@ -40,9 +51,7 @@ resource registration 'Microsoft.Graph/applications@v1.0' = {
   uniqueName: uniqueName
   displayName: 'pow-mcp (${uniqueName})'
   signInAudience: 'AzureADMyOrg'
-  identifierUris: [
-    registrationUri
-  ]
+  identifierUris: union([registrationUri], identifierUris)
   api: {
     requestedAccessTokenVersion: 2
     oauth2PermissionScopes: [
@@ -69,6 +78,9 @@ resource registration 'Microsoft.Graph/applications@v1.0' = {
       enableIdTokenIssuance: true
     }
   }
+  publicClient: {
+    redirectUris: redirectUris
+  }
   requiredResourceAccess: graphEnabled ? userReadOfGraph : []
 }
 
@@ -87,4 +99,4 @@ resource credential 'Microsoft.Graph/applications/federatedIdentityCredentials@v
 
 output clientId string = registration.appId
 output identifierUri string = registrationUri
-output scope string = '${registrationUri}/${scopeName}'
+output scope string = '${scopeUri}/${scopeName}'

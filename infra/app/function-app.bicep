@@ -19,6 +19,7 @@ param miningDifficulty int
 param maxDifficulty int
 param maxBlocks int
 param miningFanOut int
+param allowedHosts string
 
 @description('Whether Entra guards the app. Otherwise the MCP extension\'s system key does.')
 param entraEnabled bool
@@ -43,9 +44,12 @@ var appSettings = {
   MaxBlocks: string(maxBlocks)
   MiningFanOut: string(miningFanOut)
   MiningThreads: ''
+  AllowedHosts: allowedHosts
   POW_BACKEND: 'auto'
   TASKHUB_NAME: taskHubName
   DURABLE_TASK_SCHEDULER_CONNECTION_STRING: 'Endpoint=${schedulerEndpoint};Authentication=ManagedIdentity;ClientID=${identityClientId}'
+  // Nothing promises that the platform's own setting is there (WEBSITE_AUTH_ENABLED), by which the app would know.
+  CallersAreAuthenticated: entraEnabled ? 'true' : 'false'
   OnBehalfOfTenantId: onBehalfOfEnabled ? tenant().tenantId : ''
   OnBehalfOfClientId: onBehalfOfEnabled ? registrationClientId : ''
   OnBehalfOfIdentityClientId: onBehalfOfEnabled ? identityClientId : ''
@@ -128,6 +132,7 @@ module plan 'br/public:avm/res/web/serverfarm:0.1.1' = {
       tier: 'FlexConsumption'
     }
     reserved: true
+    enableTelemetry: false
   }
 }
 
@@ -177,8 +182,21 @@ module app 'br/public:avm/res/web/site:0.15.1' = {
       alwaysOn: false
       minTlsVersion: '1.2'
     }
+    // Nobody deploys with a password: azd and Core Tools bring a token of Entra.
+    basicPublishingCredentialsPolicies: [
+      {
+        name: 'ftp'
+        allow: false
+      }
+      {
+        name: 'scm'
+        allow: false
+      }
+    ]
     virtualNetworkSubnetId: !empty(subnetId) ? subnetId : null
+    // The module lays them over those that are there: one that is no longer set here stays until somebody deletes it.
     appSettingsKeyValuePairs: union(appSettings, entraEnabled ? entraSettings : {})
+    enableTelemetry: false
   }
 }
 

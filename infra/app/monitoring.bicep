@@ -12,6 +12,9 @@ module workspace 'br/public:avm/res/operational-insights/workspace:0.11.1' = {
     location: location
     tags: tags
     dataRetention: 30
+    // The module's default wants a storage account with a key of one's own for the queries that are saved.
+    forceCmkForQuery: false
+    enableTelemetry: false
   }
 }
 
@@ -24,6 +27,9 @@ module component 'br/public:avm/res/insights/component:0.6.0' = {
     workspaceResourceId: workspace.outputs.resourceId
     // Telemetry is taken from identities that have the role, not from whoever knows the connection string.
     disableLocalAuth: true
+    // By the module's default callers' IP addresses would be kept, which nothing here needs.
+    disableIpMasking: false
+    enableTelemetry: false
   }
 }
 

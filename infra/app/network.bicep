@@ -19,6 +19,7 @@ module network 'br/public:avm/res/network/virtual-network:0.6.1' = {
     name: name
     location: location
     tags: tags
+    enableTelemetry: false
     addressPrefixes: [
       '10.0.0.0/16'
     ]
@@ -38,52 +39,58 @@ module network 'br/public:avm/res/network/virtual-network:0.6.1' = {
   }
 }
 
-module zones 'br/public:avm/res/network/private-dns-zone:0.7.1' = [for service in services: {
-  name: 'zone-${service}'
-  params: {
-    name: 'privatelink.${service}.${environment().suffixes.storage}'
-    location: 'global'
-    tags: tags
-    virtualNetworkLinks: [
-      {
-        name: '${name}-${service}'
-        virtualNetworkResourceId: network.outputs.resourceId
-        registrationEnabled: false
-        location: 'global'
-        tags: tags
-      }
-    ]
-  }
-}]
-
-module endpoints 'br/public:avm/res/network/private-endpoint:0.11.0' = [for (service, i) in services: {
-  name: 'endpoint-${service}'
-  params: {
-    name: 'pe-${name}-${service}'
-    location: location
-    tags: tags
-    subnetResourceId: '${network.outputs.resourceId}/subnets/${endpointSubnet}'
-    privateLinkServiceConnections: [
-      {
-        name: service
-        properties: {
-          privateLinkServiceId: storageAccountId
-          groupIds: [
-            service
-          ]
-        }
-      }
-    ]
-    privateDnsZoneGroup: {
-      name: service
-      privateDnsZoneGroupConfigs: [
+module zones 'br/public:avm/res/network/private-dns-zone:0.7.1' = [
+  for service in services: {
+    name: 'zone-${service}'
+    params: {
+      name: 'privatelink.${service}.${environment().suffixes.storage}'
+      location: 'global'
+      tags: tags
+      enableTelemetry: false
+      virtualNetworkLinks: [
         {
-          name: service
-          privateDnsZoneResourceId: zones[i].outputs.resourceId
+          name: '${name}-${service}'
+          virtualNetworkResourceId: network.outputs.resourceId
+          registrationEnabled: false
+          location: 'global'
+          tags: tags
         }
       ]
     }
   }
-}]
+]
+
+module endpoints 'br/public:avm/res/network/private-endpoint:0.11.0' = [
+  for (service, i) in services: {
+    name: 'endpoint-${service}'
+    params: {
+      name: 'pe-${name}-${service}'
+      location: location
+      tags: tags
+      enableTelemetry: false
+      subnetResourceId: '${network.outputs.resourceId}/subnets/${endpointSubnet}'
+      privateLinkServiceConnections: [
+        {
+          name: service
+          properties: {
+            privateLinkServiceId: storageAccountId
+            groupIds: [
+              service
+            ]
+          }
+        }
+      ]
+      privateDnsZoneGroup: {
+        name: service
+        privateDnsZoneGroupConfigs: [
+          {
+            name: service
+            privateDnsZoneResourceId: zones[i].outputs.resourceId
+          }
+        ]
+      }
+    }
+  }
+]
 
 output appSubnetId string = '${network.outputs.resourceId}/subnets/${appSubnet}'

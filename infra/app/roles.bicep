@@ -46,7 +46,10 @@ resource appQueues 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(storageAccount.id, appPrincipalId, roleIds.storageQueueDataContributor)
   scope: storageAccount
   properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageQueueDataContributor)
+    roleDefinitionId: subscriptionResourceId(
+      'Microsoft.Authorization/roleDefinitions',
+      roleIds.storageQueueDataContributor
+    )
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
   }
@@ -56,7 +59,10 @@ resource appTelemetry 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(insights.id, appPrincipalId, roleIds.monitoringMetricsPublisher)
   scope: insights
   properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.monitoringMetricsPublisher)
+    roleDefinitionId: subscriptionResourceId(
+      'Microsoft.Authorization/roleDefinitions',
+      roleIds.monitoringMetricsPublisher
+    )
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
   }
@@ -66,7 +72,10 @@ resource appWorkflows 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(scheduler.id, appPrincipalId, roleIds.durableTaskDataContributor)
   scope: scheduler
   properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.durableTaskDataContributor)
+    roleDefinitionId: subscriptionResourceId(
+      'Microsoft.Authorization/roleDefinitions',
+      roleIds.durableTaskDataContributor
+    )
     principalId: appPrincipalId
     principalType: 'ServicePrincipal'
   }
@@ -77,7 +86,10 @@ resource deployerWorkflows 'Microsoft.Authorization/roleAssignments@2022-04-01' 
   name: guid(scheduler.id, deployerPrincipalId, roleIds.durableTaskDataContributor)
   scope: scheduler
   properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.durableTaskDataContributor)
+    roleDefinitionId: subscriptionResourceId(
+      'Microsoft.Authorization/roleDefinitions',
+      roleIds.durableTaskDataContributor
+    )
     principalId: deployerPrincipalId
     principalType: deployerPrincipalType
   }

@@ -4,6 +4,7 @@ param name string
 param taskHubName string
 param sku string
 param ipAllowList array
+param retentionDays int
 param location string
 param tags object
 
@@ -22,6 +23,20 @@ resource taskHub 'Microsoft.DurableTask/schedulers/taskHubs@2025-11-01' = {
   parent: scheduler
   name: taskHubName
   properties: {}
+}
+
+// A workflow that runs is never purged, however old. Without a policy the scheduler keeps ended ones for 30 days.
+resource retention 'Microsoft.DurableTask/schedulers/retentionPolicies@2025-11-01' = {
+  parent: scheduler
+  name: 'default'
+  properties: {
+    retentionPolicies: [
+      {
+        // Without an orchestrationState: of every state that ends.
+        retentionPeriodInDays: retentionDays
+      }
+    ]
+  }
 }
 
 output name string = scheduler.name

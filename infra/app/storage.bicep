@@ -8,9 +8,11 @@ param publicAccess bool
 param location string
 param tags object
 
-var containers = [for containerName in containerNames: {
-  name: containerName
-}]
+var containers = [
+  for containerName in containerNames: {
+    name: containerName
+  }
+]
 
 module account 'br/public:avm/res/storage/storage-account:0.8.3' = {
   name: 'account'
@@ -18,6 +20,9 @@ module account 'br/public:avm/res/storage/storage-account:0.8.3' = {
     name: name
     location: location
     tags: tags
+    // The module's default keeps a second copy in another region, at twice the price. What is lost with this region is
+    // the named chains, the package, which can be deployed again, and what the host writes anew.
+    skuName: 'Standard_LRS'
     // No keys, so none can leak: every access is an identity's with a role.
     allowSharedKeyAccess: false
     allowBlobPublicAccess: false
@@ -30,6 +35,7 @@ module account 'br/public:avm/res/storage/storage-account:0.8.3' = {
     blobServices: {
       containers: containers
     }
+    enableTelemetry: false
   }
 }
 

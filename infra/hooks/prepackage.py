@@ -6,6 +6,9 @@ depends on, for the Python and the processor of the function app rather than for
 the wheel's: a `pow/` folder beside `function_app.py` would come first on the path, without the native extension, and
 mining would fall back to hashlib without a word. So the folder is checked at the end, and a wrong one is an error.
 
+Where Entra guards the app, by AUTH_ENABLED or OBO_ENABLED of azd's environment, the package's host.json says that the
+MCP extension's key isn't asked for. An application setting says so, too, but it was seen to have no effect.
+
 It needs nothing beyond Python and pip, on Linux, macOS or Windows. Only the wheel has to be there already where it
 can't be built: anywhere but on a Linux of the function app's processor.
 """
@@ -34,8 +37,13 @@ except ImportError:
     sys.exit(f"ERROR: {sys.executable} has no pip: `{sys.executable} -m ensurepip` or the system's packages bring it")
 
 ROOT = Path(__file__).resolve().parents[2]
-APP_FILES = ("function_app.py", "host.json")
+HOST = "host.json"
+APP_FILES = ("function_app.py", HOST)
 REQUIREMENTS = "requirements.txt"
+# azd gives the values of its environment to hooks. Either of these lets infra/ put Entra before the app.
+ENTRA = ("AUTH_ENABLED", "OBO_ENABLED")
+# As azd reads the value of a bool.
+TRUE = {"1", "t", "true"}
 # Where the Functions host looks for what an app depends on.
 PACKAGES = Path(".python_packages", "lib", "site-packages")
 DISTRIBUTION = "pow_mcp"
@@ -209,6 +217,8 @@ def fill(output: Path, app: Path, wheel: Path, target: Target) -> None:
     site.mkdir(parents=True)
     for name in APP_FILES:
         shutil.copyfile(app / name, output / name)
+    if guarded_by_entra(os.environ):
+        ask_for_no_key(output / HOST)
     target.pip(
         *("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-warn-conflicts"),
         *("--target", site),
@@ -219,6 +229,18 @@ def fill(output: Path, app: Path, wheel: Path, target: Target) -> None:
     )
     # Commands, which would run this machine's Python.
     shutil.rmtree(site / "bin", ignore_errors=True)
+
+
+def guarded_by_entra(environment: Mapping[str, str]) -> bool:
+    return any(environment.get(name, "").strip().lower() in TRUE for name in ENTRA)
+
+
+def ask_for_no_key(host: Path) -> None:
+    """Let a host.json say that callers of the MCP extension need no key."""
+    document = json.loads(host.read_text("utf-8"))
+    system = document.setdefault("extensions", {}).setdefault("mcp", {}).setdefault("system", {})
+    system["webhookAuthorizationLevel"] = "Anonymous"
+    host.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def unexpected(output: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Who calls: the caller as the platform authenticated them, and what the tool `whoami` answers.
 
 Azure's own authentication ("Easy Auth") stands in front of an app and tells it by headers who was signed in. It takes
-those headers away from what callers send; so they prove something there, and nothing anywhere else.
+those headers away from what callers send; so they prove something there, and nothing anywhere else. That it is there,
+the platform says by a setting of its own, or whoever deploys by one of ours: nothing promises the first on every plan.
 https://learn.microsoft.com/azure/app-service/configure-authentication-user-identities
 """
 
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
 
+from pow.errors import SettingsError
 from pow.identity.graph import ConsentMissing, InteractionRequired, OnBehalfOf, OnBehalfOfError, Profile
 
 _ENABLED = "WEBSITE_AUTH_ENABLED"
+_SETTING = "CallersAreAuthenticated"
 _PRINCIPAL = "X-MS-CLIENT-PRINCIPAL"
 _PRINCIPAL_ID = "X-MS-CLIENT-PRINCIPAL-ID"
 _PRINCIPAL_NAME = "X-MS-CLIENT-PRINCIPAL-NAME"
@@ -68,7 +71,13 @@ class Identities:
         Args:
             on_behalf_of: asks Microsoft Graph as the caller; None where that isn't set up.
             environment: says whether the platform authenticates, and what the app's host name is.
+
+        Raises:
+            SettingsError: the setting CallersAreAuthenticated is neither true nor false.
         """
+        if _value(environment, _SETTING) not in ("true", "false", ""):
+            # As false it would show everybody everybody's workflows, as true it would believe forged headers.
+            raise SettingsError(f"setting {_SETTING} must be true or false, not {environment[_SETTING]!r}")
         self._on_behalf_of = on_behalf_of
         self._environment = environment
 
@@ -196,7 +205,11 @@ def _caller_of_bearer(headers: Mapping[str, str], environment: Mapping[str, str]
 
 
 def _authenticates(environment: Mapping[str, str]) -> bool:
-    return environment.get(_ENABLED, "").strip().lower() == "true"
+    return any(_value(environment, name) == "true" for name in (_ENABLED, _SETTING))
+
+
+def _value(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name, "").strip().lower()
 
 
 def _lets_everybody_through(environment: Mapping[str, str]) -> bool:
