@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from azurite import Azurite, AzuriteMissing
@@ -42,6 +43,18 @@ def start_azurite() -> Azurite:
         missing(str(error))
 
 
+class Keys(NamedTuple):
+    """The host's keys: of the MCP webhook, of functions, and of everything."""
+
+    system: str = "the-system-key"
+    function: str = "the-function-key"
+    master: str = "the-master-key"
+
+    def arguments(self) -> tuple[str, ...]:
+        """As the host takes them."""
+        return ("--system-key", self.system, "--function-key", self.function, "--master-key", self.master)
+
+
 class FunctionsProcess(PythonProcess):
     """An app on a free port. Leaving the context kills it, if it still runs."""
 
@@ -49,8 +62,9 @@ class FunctionsProcess(PythonProcess):
         self,
         app: Path | None = None,
         *arguments: str,
-        key: str | None = None,
+        key: str | Keys | None = None,
         azurite: str | None = None,
+        state: Path | None = None,
         python: str | Path = sys.executable,
         **settings: str,
     ) -> None:
@@ -58,15 +72,17 @@ class FunctionsProcess(PythonProcess):
         Args:
             app: the folder of function_app.py; None for this repository's.
             arguments: further arguments of the host, see `python -m functions_host --help`.
-            key: what callers have to send as x-functions-key; `client` does.
+            key: what callers have to send as x-functions-key; `client` does. One text is every key at once.
             azurite: the connection string of the app's storage, AzureWebJobsStorage.
+            state: keeps the task hub, for a host that goes on where this one was killed; None forgets it.
             python: which interpreter runs it; it needs the packages of the test group.
             settings: app settings, beside this process's environment.
         """
-        self._key = key
+        self._keys = Keys(key, key, key) if isinstance(key, str) else key
+        kept = () if state is None else ("--state", str(state))
         storage = {} if azurite is None else {"AzureWebJobsStorage": azurite}
         super().__init__(
-            *(*_host(app), *(() if key is None else ("--key", key)), *arguments),
+            *(*_host(app, python), *(self._keys.arguments() if self._keys else ()), *kept, *arguments),
             ready=r"functions host serves MCP at (http://\S+)/runtime/webhooks/mcp ",
             python=python,
             folder=app or REPOSITORY,
@@ -75,14 +91,17 @@ class FunctionsProcess(PythonProcess):
         self.url = self.ready[1]
 
     def client(self, mode: str = "auto", path: str = MCP_PATH, *, headers: dict[str, str] | None = None) -> Client:
-        """A real MCP client of it: `legacy` speaks revision 2025-11-25, `auto` the newest.
+        """A real MCP client of it: `legacy` begins with a handshake, `auto` with the newest revision.
 
         Args:
-            mode: the revision.
+            mode: how it begins.
             path: the MCP endpoint.
             headers: what it sends beside the key.
         """
-        sent = {**({} if self._key is None else {"x-functions-key": self._key}), **(headers or {})}
+        key = None
+        if self._keys:
+            key = self._keys.system if path == MCP_PATH else self._keys.function
+        sent = {**({} if key is None else {"x-functions-key": key}), **(headers or {})}
         return Client(transport(self.url + path, sent), mode=mode, read_timeout_seconds=HANG_SECONDS)
 
     def request(
@@ -107,6 +126,15 @@ class FunctionsProcess(PythonProcess):
         status, _, answer = self.request(method, path, content, {"Content-Type": "application/json"})
         assert status < 400, (method, path, status, answer.decode())
         return json.loads(answer)
+
+    @property
+    def worker_pid(self) -> int:
+        """The number of the process that runs the app's code; waits for a new one where the last has ended."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while (pid := self.admin("GET", "/test/state")["worker_pid"]) is None:
+            assert time.monotonic() < deadline, "there is no worker"
+            time.sleep(0.02)
+        return int(pid)
 
     def instance(self, instance_id: str) -> dict[str, Any]:
         """What the engine knows of an orchestration instance: state, histories, runs of activities."""
@@ -134,7 +162,7 @@ def declared_functions(app: Path | None = None, python: str | Path = sys.executa
         AssertionError: the host refuses the app.
     """
     done = subprocess.run(
-        [str(python), *_host(app), "--index-only", "--json"],
+        [str(python), *_host(app, python), "--index-only", "--json"],
         capture_output=True,
         text=True,
         cwd=app or REPOSITORY,
@@ -164,8 +192,9 @@ def _runtime() -> Path:
         missing(str(error))
 
 
-def _host(app: Path | None) -> list[str]:
-    return ["-m", "functions_host", "--runtime", str(_runtime()), "--app", str(app or REPOSITORY)]
+def _host(app: Path | None, python: str | Path) -> list[str]:
+    arguments = {"--runtime": _runtime(), "--python": python, "--app": app or REPOSITORY}
+    return ["-m", "functions_host", *(str(part) for pair in arguments.items() for part in pair)]
 
 
 def _search_path() -> dict[str, str]:

@@ -115,8 +115,8 @@ class OnFunctions(Host):
     path = "/runtime/webhooks/mcp"
 
     def __init__(self, state_dir: Path, storage: str | None = None, **settings: str) -> None:
-        del state_dir  # the test host keeps nothing
-        self._process = FunctionsProcess(None, azurite=storage, **settings)
+        del state_dir  # nothing is kept unless a test kills the host
+        self._process = FunctionsProcess(None, azurite=storage, state=None, **settings)
 
     def client(self, mode: str = "auto", **headers: str) -> Client:
         return self._process.client(mode, self.path, headers=headers)

@@ -8,8 +8,9 @@ from functions_process import FunctionsProcess
 from mcp import Client
 
 SAMPLE = Path(__file__).parent / "functions_host" / "sample_app"
-REVISIONS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["2025-11-25", "2026-07-28"])
-TASK_SCHEDULED, TASK_COMPLETED, TIMER_CREATED, TIMER_FIRED = 4, 5, 10, 11
+# How a client begins; either comes to the extension's revision.
+MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
+TASK_SCHEDULED, TASK_COMPLETED, TASK_FAILED, TIMER_CREATED, TIMER_FIRED = 4, 5, 6, 10, 11
 
 Host = FunctionsProcess
 
@@ -42,3 +43,8 @@ def events(instance: dict[str, Any], kind: int) -> list[dict[str, Any]]:
 
 def outcomes(instance: dict[str, Any]) -> list[str]:
     return [activity["outcome"] for activity in instance["activities"]]
+
+
+def faults(instance: dict[str, Any]) -> list[str]:
+    """Why activities of an instance failed."""
+    return [event["Reason"] for event in events(instance, TASK_FAILED)]

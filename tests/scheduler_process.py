@@ -1,27 +1,47 @@
 """A stand-in for the Durable Task Scheduler in a process of its own, and workers that take work from it.
 
-The scheduler itself runs in Azure or in a container. This is the SDK's in-process backend on loopback,
-which speaks the same protocol, with what several workers need of it: each gets no more slices at once
-than it asks for, and none hears of tasks from before its history was continued as new. It has no leases
-for slices: one that dies with its worker is not handed to another.
+The scheduler itself runs in Azure or in a container, and can't be had here. The stand-in is the SDK's in-process
+backend (durabletask 1.12), which speaks the same protocol, made to behave as independent servers of it do. Seen
+were .NET's (Microsoft.DurableTask.InProcessTestHost 0.2.3-preview.1), durabletask-go with SQLite, and that backend:
+
+- Several workers: each gets no more slices at once than it asks for, and none of another app's when it says which
+  names it knows (`use_work_item_filters`). One that doesn't say gets everything, and the SDK's fails what it doesn't
+  know.
+- Continue-as-new: the time of creation moves (.NET, Go). No answer or timer of an earlier history reaches the one that
+  follows (.NET).
+- A terminated workflow: an answer that comes later is dropped (.NET), or leads to one more slice (Go,
+  `after_terminate="go"`). The SDK's backend would go on with the workflow. A turn that hears of the end and of an
+  answer at once may start one more slice on any of them: the SDK's worker asks for it.
+- Lists: with `paging="token"`, pages of a size that the server chooses; with "offset", ids come twice while others
+  start (.NET); "all" at once (the SDK's, as its client asks); "none", there is no such method (Go). Why one has failed
+  isn't told (.NET).
+- A state or list without inputs and outputs has no custom status either (.NET's for a state), and a state no reason of
+  a failure.
+- An id used again: refused (Go, the SDK's), or the workflow is replaced, be it running (.NET, `used_id="replace"`).
+- A lost worker: its turns are handed out again, its slices only with `leases=True` (.NET with a patch for several
+  workers, Go).
+- Purging by a filter takes whatever matches, be it running (.NET); by an id only what has ended.
+- A stand-in that is killed forgets all (.NET). One that is frozen answers nothing; its port still takes connections.
+- gRPC's own limit of 4 MiB a message holds, as everywhere.
+
+Not covered: that the scheduler itself ends a terminated workflow, and hides a lost slice for a while (here a worker's
+turn ends it, and without leases the slice is gone for good); the scheduler's limit of 1 MB for inputs, outputs and
+custom statuses; its identities, task hubs (here all share one) and throttling; keeping anything over a restart (Go's
+does).
 """
 
+import asyncio
 import logging
-import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
-import durabletask.internal.orchestrator_service_pb2 as pb
-import durabletask.internal.orchestrator_service_pb2_grpc as stubs
-import grpc
+import pytest
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
-from durabletask.testing import InMemoryOrchestrationBackend
-from durabletask.testing.in_memory_backend import ActivityWorkItem, OrchestrationInstance
 from python_process import HANG_SECONDS, PythonProcess
+from scheduler_control import Control
+from scheduler_options import SchedulerOptions
 
 from pow.longwork.engines.driver import SLICE_SECONDS
 from pow.longwork.engines.scheduler import SchedulerAddress, scheduler_client
@@ -34,141 +54,41 @@ from pow.mining.work import MiningWork, mined_chain
 WORK = MiningWork(MinerPool(1))
 
 
-@dataclass
-class _Hands:
-    """How many slices a worker takes at once, and those that it has."""
-
-    most: int
-    slices: set[tuple[str, int, str]] = field(default_factory=set)
-
-
-class _Served(threading.local):
-    """The worker that this thread looks for work for."""
-
-    hands: _Hands
-
-
-class _Queue(deque[ActivityWorkItem]):
-    """Slices to hand out: empty, as it seems, for a worker that has its hands full."""
-
-    def __init__(self, served: _Served) -> None:
-        super().__init__()
-        self._served = served
-
-    def __bool__(self) -> bool:
-        hands = self._served.hands
-        return len(self) > 0 and len(hands.slices) < hands.most
-
-    def popleft(self) -> ActivityWorkItem:
-        item = super().popleft()
-        self._served.hands.slices.add((item.instance_id, item.task_id, str(item.completion_token)))
-        return item
-
-
-class FreshHistoriesBackend(InMemoryOrchestrationBackend):
-    """An in-process backend that keeps answers to activities of an earlier history from the one that followed.
-
-    Tasks are numbered from the beginning in each, so such an answer would be taken for another one's.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        # The first token of a workflow's history, where that isn't its first one.
-        self._histories_began: dict[str, int] = {}
-
-    def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
-        # Each turn has a token, counted up, and the activities that it schedules bear it.
-        with self._lock:
-            history_began = self._histories_began.get(request.instanceId, 0)
-        if int(request.completionToken) < history_began:
-            return pb.CompleteTaskResponse()
-        return super().CompleteActivityTask(request, context)
-
-    def _process_complete_orchestration_action(
-        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
-    ) -> None:
-        super()._process_complete_orchestration_action(instance, complete_action)
-        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-            self._histories_began[instance.instance_id] = self._next_completion_token
-            ends = ("taskCompleted", "taskFailed")
-            instance.pending_events = [
-                event for event in instance.pending_events if event.WhichOneof("eventType") not in ends
-            ]
-
-
-class SchedulerBackend(FreshHistoriesBackend):
-    """The in-process backend for several workers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._served = _Served()
-        self._activity_queue = _Queue(self._served)
-        self._hands: list[_Hands] = []
-
-    def start(self) -> str:
-        """Listen on a free port of loopback; `host:port`."""
-        self._server = grpc.server(ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0)])
-        stubs.add_TaskHubSidecarServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-        return f"127.0.0.1:{port}"
-
-    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[pb.WorkItem]:
-        hands = _Hands(request.maxConcurrentActivityWorkItems)
-        self._hands.append(hands)
-        turns: dict[str, pb.WorkItem] = {}
-        items = super().GetWorkItems(request, context)
-        try:
-            while True:
-                # Before each look: gRPC may ask for the next item in another thread.
-                self._served.hands = hands
-                item = next(items, None)
-                if item is None:
-                    return
-                if item.HasField("orchestratorRequest"):
-                    turns[item.orchestratorRequest.instanceId] = item
-                yield item
-        finally:
-            self._hands.remove(hands)
-            self._hand_back(turns)
-
-    def _hand_back(self, turns: dict[str, pb.WorkItem]) -> None:
-        """Let another worker take the orchestrations' turns that a worker died over."""
-        with self._lock:
-            for instance_id, item in turns.items():
-                instance = self._instances.get(instance_id)
-                unfinished = instance is not None and item.completionToken == str(instance.completion_token)
-                if instance is not None and unfinished and instance_id in self._orchestration_in_flight:
-                    instance.pending_events = [*instance.dispatched_events, *instance.pending_events]
-                    instance.dispatched_events = []
-                    self._orchestration_in_flight.discard(instance_id)
-                    self._enqueue_orchestration(instance_id)
-
-    def CompleteActivityTask(self, request: pb.ActivityResponse, context: grpc.ServicerContext) -> Any:
-        with self._lock:
-            for hands in self._hands:
-                hands.slices.discard((request.instanceId, request.taskId, request.completionToken))
-            self._work_available.set()
-        return super().CompleteActivityTask(request, context)
-
-
 class SchedulerProcess(PythonProcess):
     """The stand-in, running."""
 
-    def __init__(self) -> None:
-        super().__init__(str(Path(__file__)), ready=r"^scheduler at (\S+)$")
-        assert self.ready is not None
-        self.connection_string = f"Endpoint=http://{self.ready[1]};Authentication=None"
+    def __init__(self, options: SchedulerOptions | None = None, *, port: int = 0) -> None:
+        """
+        Args:
+            options: how it behaves.
+            port: where it listens: the one of a stand-in that was killed, or 0 for a free one.
+        """
+        options = options or SchedulerOptions()
+        server = Path(__file__).with_name("scheduler_backend.py")
+        super().__init__(str(server), str(port), options.to_json(), ready=r"^scheduler at (\S+):(\d+)$")
+        self.port = int(self.ready[2])
+        self.connection_string = connection_string(self.port)
+        self.control = Control(f"{self.ready[1]}:{self.port}")
+
+    def freeze(self) -> None:
+        """Let it answer nothing, while its connections stay."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def address(self) -> SchedulerAddress:
+        """Where it is, for an engine."""
+        return SchedulerAddress.parse(self.connection_string, "default")
 
     def client(self) -> AsyncTaskHubGrpcClient:
         """A client that starts workflows and mines nothing."""
-        return scheduler_client(
-            SchedulerAddress.parse(self.connection_string, "default"), logging.getLogger("scheduler")
-        )
+        return scheduler_client(self.address(), logging.getLogger("scheduler"))
 
     async def start(self, client: AsyncTaskHubGrpcClient, job: MiningJob, fan_out: int) -> str:
         """Start a workflow as a server would; its id."""
-        given = first_input(WORK, job, slice_seconds=SLICE_SECONDS, width=fan_out, restart_lost_slices=fan_out > 1)
+        given = first_input(WORK, job, slice_seconds=SLICE_SECONDS, width=fan_out)
         return await client.schedule_new_orchestration(WORK.name, input=given)
 
     async def mine(self, client: AsyncTaskHubGrpcClient, job: MiningJob, fan_out: int) -> dict[str, Any]:
@@ -194,7 +114,21 @@ class WorkerProcess(PythonProcess):
             **settings,
         )
 
+    def cpu_seconds(self) -> float:
+        """The CPU time that it has used, in user and kernel mode."""
+        if not Path("/proc").exists():
+            pytest.skip("the system tells no other process's CPU time")
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-if __name__ == "__main__":
-    print(f"scheduler at {SchedulerBackend().start()}", flush=True)
-    threading.Event().wait()
+    async def mines(self, seconds: float) -> None:
+        """Wait until it has used so much more CPU time: something is being mined."""
+        before = self.cpu_seconds()
+        async with asyncio.timeout(HANG_SECONDS):
+            while self.cpu_seconds() < before + seconds:
+                await asyncio.sleep(0.01)
+
+
+def connection_string(port: int) -> str:
+    """How the settings name a scheduler at this port of loopback."""
+    return f"Endpoint=http://127.0.0.1:{port};Authentication=None"

@@ -14,11 +14,11 @@ from functions_host.configuration import HostConfiguration
 from functions_host.errors import HostError
 from functions_host.mcp_front import McpFront
 from functions_host.runtime_wheels import runtime_folder
-from functions_host.worker import FunctionMetadata, Reply
+from functions_host.values import FunctionMetadata, Reply
 from functions_process import FunctionsProcess, declared_functions, missing, start_azurite
 from mcp import MCPError
 from python_process import HANG_SECONDS
-from sample_host import REVISIONS, SAMPLE, Host, sample, start, text
+from sample_host import MODES, SAMPLE, Host, sample, start, text
 
 pytestmark = pytest.mark.anyio
 
@@ -195,7 +195,7 @@ def test_sigterm_ends_it_cleanly_even_while_an_activity_runs() -> None:
 # MCP
 
 
-@REVISIONS
+@MODES
 async def test_the_server_is_named_as_host_json_says(host: Host, mode: str) -> None:
     async with host.client(mode) as client:
         assert client.server_info is not None
@@ -203,7 +203,7 @@ async def test_the_server_is_named_as_host_json_says(host: Host, mode: str) -> N
         assert client.instructions == "Try everything."
 
 
-@REVISIONS
+@MODES
 async def test_tools_have_the_schemas_that_their_bindings_declare(host: Host, mode: str) -> None:
     async with host.client(mode) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -224,7 +224,7 @@ async def test_tools_have_the_schemas_that_their_bindings_declare(host: Host, mo
     assert tools["add"].meta == {"example/shown": {"in": "bold"}}
 
 
-@REVISIONS
+@MODES
 async def test_a_tool_answers_in_text_and_in_structure(host: Host, mode: str) -> None:
     async with host.client(mode) as client:
         once = await client.call_tool("greet", {"name": "Ada"})
@@ -239,7 +239,7 @@ async def test_a_tool_answers_in_text_and_in_structure(host: Host, mode: str) ->
     assert added.structured_content == {"sum": 6}
 
 
-@REVISIONS
+@MODES
 async def test_a_failed_function_tells_the_client_no_more_than_that(host: Host, mode: str) -> None:
     async with host.client(mode) as client:
         result = await client.call_tool("fail", {})
@@ -294,7 +294,7 @@ async def test_a_tool_that_blocks_the_worker_blocks_every_other_tool_but_not_the
         await other
 
 
-@REVISIONS
+@MODES
 async def test_prompts_take_their_arguments(host: Host, mode: str) -> None:
     async with host.client(mode) as client:
         (prompt,) = (await client.list_prompts()).prompts
@@ -353,6 +353,12 @@ async def test_blobs_come_and_go_by_the_arguments_of_the_call(azurite: Azurite) 
             assert await text(client, "load", name=name) == "str: grüezi"
             assert await text(client, "save", name=name, text="again") == "saved"
             assert await text(client, "load", name=name) == "str: again"
+            for tool_name in ("load", "save"):
+                refused = await client.call_tool(tool_name, {"name": "../x", "text": "t"})
+                assert refused.is_error
+                (content,) = refused.content
+                assert content.type == "text"
+                assert content.text == f"An error occurred invoking '{tool_name}'."
 
 
 async def test_a_blob_without_a_connection_fails_the_call(host: Host) -> None:

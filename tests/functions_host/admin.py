@@ -1,6 +1,8 @@
 """What tests may ask of the host, and do to it, over plain HTTP under /test."""
 
 import json
+import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +13,10 @@ from functions_host.durable import DurableEngine
 from functions_host.durable_http import status_document
 from functions_host.errors import HostError
 from functions_host.instances import Instance
+from functions_host.worker import Worker
 
 
-def admin_routes(engine: DurableEngine) -> list[Route]:
+def admin_routes(engine: DurableEngine, worker: Worker) -> list[Route]:
     """The routes; the docstring of each says what it takes and answers."""
 
     async def faults(request: Request) -> Response:
@@ -25,19 +28,35 @@ def admin_routes(engine: DurableEngine) -> list[Route]:
         return JSONResponse(engine.faults.to_dict())
 
     async def start(request: Request) -> Response:
-        """POST /test/start {"orchestrator", "id"?, "input"? or "raw_input"?}.
+        """POST /test/start {"orchestrator", "id"?, "input"? or "raw_input"?, "count"?}: answers the id, or the ids.
 
-        `input` is what a client would pass to start_new; `raw_input` is the stored text itself.
+        `input` is what a client would pass to start_new; `raw_input` is the stored text itself. With `count`, it
+        starts so many of them, each with an id of its own.
         """
         document = await request.json()
         raw_input = document.get("raw_input")
         if "input" in document:
             raw_input = json.dumps(json.dumps(document["input"]))
         try:
-            instance = engine.start(document["orchestrator"], document.get("id"), raw_input)
+            started = [
+                engine.start(document["orchestrator"], document.get("id"), raw_input).id
+                for _ in range(document.get("count", 1))
+            ]
         except HostError as error:
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"id": instance.id}, 202)
+        return JSONResponse({"ids": started} if "count" in document else {"id": started[0]}, 202)
+
+    async def plant(request: Request) -> Response:
+        """POST /test/plant {"name"?, "id"?, "input"?, "output"?, "customStatus"?, "runtimeStatus"?, "createdTime"?}.
+
+        Puts an instance into the task hub as an app in another language leaves it there: its input is any JSON, and
+        nothing runs. Or a list of such documents; answers the ids.
+        """
+        documents = await request.json()
+        planted = [_planted(document) for document in (documents if isinstance(documents, list) else [documents])]
+        for instance in planted:
+            engine.plant(instance)
+        return JSONResponse({"ids": [instance.id for instance in planted]})
 
     async def instances(_: Request) -> Response:
         """GET /test/instances: the states of all, oldest first."""
@@ -59,18 +78,39 @@ def admin_routes(engine: DurableEngine) -> list[Route]:
         )
 
     async def state(_: Request) -> Response:
-        """GET /test/state: the most activities that ever ran at once, and the faults."""
+        """GET /test/state: the worker's process, the most activities that ever ran at once, and the faults."""
         return JSONResponse(
-            {"most_activities_at_once": engine.activities.most_at_once, "faults": engine.faults.to_dict()}
+            {
+                "worker_pid": worker.pid,
+                "worker_starts": worker.starts,
+                "most_activities_at_once": engine.activities.most_at_once,
+                "faults": engine.faults.to_dict(),
+            }
         )
 
     return [
         Route("/test/faults", faults, methods=["POST"]),
         Route("/test/start", start, methods=["POST"]),
+        Route("/test/plant", plant, methods=["POST"]),
         Route("/test/instances", instances),
         Route("/test/instances/{instance_id}", instance),
         Route("/test/state", state),
     ]
+
+
+def _planted(document: dict[str, Any]) -> Instance:
+    created = document.get("createdTime")
+    moment = datetime.fromisoformat(created) if created else datetime.now(UTC)
+    return Instance(
+        id=document.get("id") or uuid.uuid4().hex,
+        name=document.get("name", "Foreign"),
+        raw_input=json.dumps(document["input"]) if "input" in document else None,
+        status=document.get("runtimeStatus", "Running"),
+        raw_output=json.dumps(document["output"]) if "output" in document else None,
+        custom_status=document.get("customStatus"),
+        created=moment,
+        updated=moment,
+    )
 
 
 def _summary(instance: Instance) -> dict[str, Any]:

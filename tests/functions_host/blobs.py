@@ -8,12 +8,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobServiceClient
 
 from functions_host.configuration import HostConfiguration
 from functions_host.errors import HostError
-from functions_host.worker import Value, body_bytes
+from functions_host.values import Value, body_bytes
 
 BindingData = Mapping[str, Any]
 """What expressions may name: texts, and objects of texts."""
@@ -36,7 +36,7 @@ class Blobs:
         """The content for an input binding; None when there is no such blob.
 
         Raises:
-            HostError: its path or connection does not resolve.
+            HostError: its path or connection does not resolve, or the storage refuses the request.
         """
         blob = self._blob(binding, data)
 
@@ -45,6 +45,8 @@ class Blobs:
                 return blob.download_blob().readall()
             except ResourceNotFoundError:
                 return None
+            except AzureError as error:
+                raise _refused(blob, error) from error
 
         content = await asyncio.to_thread(download)
         # Without a data type the host binds text.
@@ -56,15 +58,18 @@ class Blobs:
         """Store what a function gave an output binding; the container is made when it isn't there.
 
         Raises:
-            HostError: its path or connection does not resolve.
+            HostError: its path or connection does not resolve, or the storage refuses the request.
         """
         blob = self._blob(binding, data)
 
         def upload() -> None:
             service = self._services[str(binding.get("connection"))]
-            with suppress(ResourceExistsError):
-                service.create_container(blob.container_name)
-            blob.upload_blob(body_bytes(value), overwrite=True)
+            try:
+                with suppress(ResourceExistsError):
+                    service.create_container(blob.container_name)
+                blob.upload_blob(body_bytes(value), overwrite=True)
+            except AzureError as error:
+                raise _refused(blob, error) from error
 
         await asyncio.to_thread(upload)
 
@@ -86,6 +91,10 @@ class Blobs:
                 )
             self._services[connection] = BlobServiceClient.from_connection_string(text)
         return self._services[connection]
+
+
+def _refused(blob: BlobClient, error: AzureError) -> HostError:
+    return HostError(f"the storage refuses {blob.container_name}/{blob.blob_name}: {error.message}")
 
 
 def resolve(template: str, data: BindingData) -> str:

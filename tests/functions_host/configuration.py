@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ _BUNDLES = (
     "Microsoft.Azure.Functions.ExtensionBundle.Preview",
     "Microsoft.Azure.Functions.ExtensionBundle.Experimental",
 )
+
+
+_DURATION = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d+)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A span of time as .NET writes it: hours:minutes:seconds, maybe with days and a point in front."""
+
+    text: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def load_local_settings(app: Path) -> None:
@@ -106,6 +121,27 @@ class HostConfiguration:
         if number < 1:
             raise HostError(f"host.json: {'.'.join(path)} must be a whole number from 1 on, not {value!r}")
         return number
+
+    def duration(self, *path: str, default: str) -> Duration:
+        """A span of time at a path.
+
+        Raises:
+            HostError: something else is there.
+        """
+        text = str(self.get(*path, default=default))
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise HostError(f"host.json: {'.'.join(path)} must be a span such as 00:05:00, not {text!r}")
+        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return Duration(text, ((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+    def function_timeout(self) -> Duration | None:
+        """How long an invocation may take; None, written as "-1", for as long as it likes.
+
+        Raises:
+            HostError: functionTimeout is something else.
+        """
+        return None if self.get("functionTimeout") == "-1" else self.duration("functionTimeout", default="00:30:00")
 
     def resolve(self, text: str) -> str:
         """The text with each `%Name%` replaced by that app setting.

@@ -1,4 +1,4 @@
-"""The Durable Task engine, in memory: instances, their episodes, their activities and timers.
+"""The Durable Task engine: instances, their episodes, their activities and timers.
 
 What the SDK sees is DTFx's: histories, numbers, who is told what in which order, and at-least-once delivery when a
 test asks for it.
@@ -20,9 +20,10 @@ from functions_host.errors import HostError
 from functions_host.failures import orchestrator_answer
 from functions_host.faults import Faults
 from functions_host.history import Event, EventType
-from functions_host.instances import Instance
+from functions_host.instances import ActivityMessage, Instance
 from functions_host.replay import ReplayError, Verdict, replay
-from functions_host.worker import Json, body_bytes
+from functions_host.store import Store
+from functions_host.values import Json, body_bytes
 
 _log = logging.getLogger("functions_host.durable")
 
@@ -41,6 +42,8 @@ class DurableEngine:
         *,
         concurrent_activities: int,
         concurrent_orchestrators: int,
+        hidden_seconds: float,
+        store: Store,
         context: dict[str, Any],
     ) -> None:
         """
@@ -48,17 +51,44 @@ class DurableEngine:
             invoke: runs a function of the app.
             orchestrators, activities: the names of the app's functions.
             concurrent_activities, concurrent_orchestrators: how many run at once at most.
+            hidden_seconds: for how long nobody else gets an activity that was handed out.
+            store: keeps all of it.
             context: what else the orchestration trigger's text has, such as the schema versions.
         """
         self.instances: dict[str, Instance] = {}
         self.faults = Faults()
         self.orchestrators = orchestrators
-        self.activities = ActivityRunner(invoke, self.faults, concurrent_activities)
+        self.activities = ActivityRunner(
+            invoke,
+            self.faults,
+            store,
+            self._keep,
+            concurrent=concurrent_activities,
+            hidden_seconds=hidden_seconds,
+        )
         self._invoke = invoke
         self._activity_names = activities
         self._orchestrator_slots = asyncio.Semaphore(concurrent_orchestrators)
         self._context = context
+        self._store = store
+        self._running: set[Instance] = set()
+        self._alarms: dict[tuple[Instance, int], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def resume(self) -> None:
+        """Go on with what the store has kept, in the loop that runs."""
+        self.instances = {instance.id: instance for instance in self._store.instances()}
+        for instance in self.instances.values():
+            for delivery in instance.deliveries:
+                delivery.outcome = "lost" if delivery.outcome == "running" else delivery.outcome
+            for timer_id in instance.timers:
+                self._set_alarm(instance, timer_id)
+            if instance.inbox:
+                self._wake(instance)
+        for message in self._store.activities():
+            # Of a purged instance nobody waits for the answer, and the activity runs all the same.
+            instance = self.instances.get(message.instance_id) or Instance(message.instance_id, "", None, "Terminated")
+            self._send(message, instance)
 
     def start(self, name: str, instance_id: str | None, raw_input: str | None) -> Instance:
         """Start an instance; an ended one of the same id makes place.
@@ -77,8 +107,14 @@ class DurableEngine:
             raise HostError(f"An Orchestration instance with the status {existing.status} already exists.")
         instance = self.instances[instance_id] = Instance(instance_id, name, raw_input)
         instance.begin()
+        self._store.save(instance)
         self._wake(instance)
         return instance
+
+    def plant(self, instance: Instance) -> None:
+        """Put an instance of another app of this task hub in, as it is."""
+        self.instances[instance.id] = instance
+        self._store.save(instance)
 
     def terminate(self, instance: Instance, reason: str) -> None:
         """Ask for the end of an instance; its activities go on, and nobody hears of them."""
@@ -86,15 +122,15 @@ class DurableEngine:
 
     def purge(self, instance: Instance) -> None:
         """Forget an instance."""
-        for timer in instance.timers.values():
-            timer.cancel()
+        self._clear_timers(instance)
         del self.instances[instance.id]
+        self._store.forget(instance)
 
-    def close(self) -> None:
-        """Stop everything where it stands."""
-        for instance in self.instances.values():
-            for timer in instance.timers.values():
-                timer.cancel()
+    async def close(self, grace: float) -> None:
+        """Stop: wait for the activities that run, for some seconds, and leave the rest to the next host."""
+        await self.activities.close(grace)
+        for alarm in self._alarms.values():
+            alarm.cancel()
         for task in self._tasks:
             task.cancel()
 
@@ -103,12 +139,18 @@ class DurableEngine:
         if instance.ended or instance.execution_id != execution_id:
             return False
         instance.inbox.append(event)
+        self._keep(instance)
         self._wake(instance)
         return True
 
+    def _keep(self, instance: Instance) -> None:
+        # One that was purged while it ran is not to come back.
+        if self.instances.get(instance.id) is instance:
+            self._store.save(instance)
+
     def _wake(self, instance: Instance) -> None:
-        if not instance.runs:
-            instance.runs = True
+        if instance not in self._running:
+            self._running.add(instance)
             self._spawn(self._run(instance))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -127,11 +169,12 @@ class DurableEngine:
                 async with self._orchestrator_slots:
                     await self._episode(instance)
         finally:
-            instance.runs = False
+            self._running.discard(instance)
 
     async def _episode(self, instance: Instance) -> None:
         """Let the orchestrator go on from all messages that have come."""
-        messages, instance.inbox = instance.inbox, []
+        # They stay in the inbox until what they led to is kept.
+        messages = list(instance.inbox)
         instance.episodes += 1
         instance.status = "Running"
         news = [history.orchestrator_started(), *messages]
@@ -139,10 +182,12 @@ class DurableEngine:
             step = await self._step(instance, messages, [*instance.events, *news])
         except ReplayError as fault:
             step = _Step(end="Failed", raw_output=f"Orchestrator function '{instance.name}' failed: {fault}")
+        del instance.inbox[: len(messages)]
         self._commit(instance, [*news, *step.verdict.scheduled], step)
         self._act(instance, step.verdict)
         if step.end:
             self._finish(instance, step)
+        self._keep(instance)
 
     async def _step(self, instance: Instance, messages: list[Event], events: list[Event]) -> "_Step":
         for event in messages:
@@ -172,6 +217,9 @@ class DurableEngine:
             **self._context,
         }
         reply = await self._invoke(instance.name, json.dumps(document))
+        while reply.cut_off:
+            # The turn has left no trace; another host or worker takes it.
+            reply = await self._invoke(instance.name, json.dumps(document))
         if reply.failure is None:
             if not isinstance(reply.value, Json | str):
                 raise ReplayError("The data returned by the out-of-process function execution was not valid json.")
@@ -206,29 +254,40 @@ class DurableEngine:
         """Send activities and timers on their way, and take cancelled timers back."""
         cancelled = set() if self.faults.fire_cancelled_timers else verdict.cancelled_timers
         for timer_id in cancelled & instance.timers.keys():
-            instance.timers.pop(timer_id).cancel()
+            del instance.timers[timer_id]
+            self._alarms.pop((instance, timer_id)).cancel()
         for event in verdict.scheduled:
             if event["EventType"] == EventType.TASK_SCHEDULED:
-                record = partial(self._deliver, instance, instance.execution_id)
-                self._spawn(self.activities.perform(instance, event, record))
+                message = ActivityMessage(instance.id, instance.execution_id, event)
+                self._store.save(message)
+                self._send(message, instance)
             elif event["EventId"] not in cancelled:
-                self._set_timer(instance, event["EventId"], event["FireAt"])
+                instance.timers[event["EventId"]] = event["FireAt"]
+                self._set_alarm(instance, event["EventId"])
 
-    def _set_timer(self, instance: Instance, timer_id: int, fire_at: str) -> None:
-        execution_id = instance.execution_id
+    def _send(self, message: ActivityMessage, instance: Instance) -> None:
+        record = partial(self._deliver, instance, message.execution_id)
+        self._spawn(self.activities.perform(message, instance, record))
+
+    def _set_alarm(self, instance: Instance, timer_id: int) -> None:
+        execution_id, fire_at = instance.execution_id, instance.timers[timer_id]
 
         def fire() -> None:
             # A timer of an execution that has ended was cancelled with it.
-            instance.timers.pop(timer_id, None)
+            del self._alarms[instance, timer_id], instance.timers[timer_id]
             self._deliver(instance, execution_id, history.timer_fired(timer_id, fire_at))
 
         delay = (datetime.fromisoformat(fire_at) - datetime.now(UTC)).total_seconds()
-        instance.timers[timer_id] = asyncio.get_running_loop().call_later(max(0.0, delay), fire)
+        alarm = asyncio.get_running_loop().call_later(max(0.0, delay), fire)
+        self._alarms[instance, timer_id] = alarm
+
+    def _clear_timers(self, instance: Instance) -> None:
+        for timer_id in instance.timers:
+            self._alarms.pop((instance, timer_id)).cancel()
+        instance.timers.clear()
 
     def _finish(self, instance: Instance, step: "_Step") -> None:
-        for timer in instance.timers.values():
-            timer.cancel()
-        instance.timers.clear()
+        self._clear_timers(instance)
         # What else has come belongs to the execution that has just ended, but for a wish to end them all.
         instance.inbox = [event for event in instance.inbox if event["EventType"] == EventType.EXECUTION_TERMINATED]
         if step.end == "ContinuedAsNew":
@@ -236,6 +295,8 @@ class DurableEngine:
             instance.events = []
             instance.execution_id = uuid.uuid4().hex
             instance.raw_input = step.raw_output
+            # As in the real one, where an instance's state is that of its newest execution.
+            instance.created = datetime.now(UTC)
             instance.begin()
         else:
             instance.status, instance.raw_output = step.end, step.raw_output

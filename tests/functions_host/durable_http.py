@@ -1,7 +1,6 @@
 """The Durable extension's HTTP API on loopback, which `DurableOrchestrationClient` calls."""
 
 import json
-from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +9,7 @@ from starlette.routing import Route
 
 from functions_host.durable import DurableEngine
 from functions_host.errors import HostError
+from functions_host.instance_query import CONTINUATION_HEADER, Query
 from functions_host.instances import Instance
 
 RPC_PATH = "/durabletask"
@@ -77,23 +77,14 @@ def durable_routes(engine: DurableEngine, base_url: str) -> list[Route]:
         return JSONResponse(document, 500 if failed else 200)
 
     async def several(request: Request) -> Response:
-        query = request.query_params
-        statuses = {name for value in query.getlist("runtimeStatus") for name in value.split(",")}
-        found = [
-            instance
-            for instance in engine.instances.values()
-            if instance.id.startswith(query.get("instanceIdPrefix", ""))
-            and (not statuses or instance.status in statuses)
-            and _moment(query.get("createdTimeFrom"), instance.created) <= instance.created
-            and _moment(query.get("createdTimeTo"), instance.created) >= instance.created
-        ]
+        query = Query.of(request.query_params)
         if request.method == "GET":
-            return JSONResponse(
-                [status_document(instance, show_input=query.get("showInput") == "True") for instance in found]
-            )
-        if "createdTimeFrom" not in query:
+            page, token = query.page(engine.instances, request.headers.get(CONTINUATION_HEADER))
+            documents = [status_document(instance, show_input=query.show_input) for instance in page]
+            return JSONResponse(documents, headers={CONTINUATION_HEADER: token} if token else None)
+        if "createdTimeFrom" not in request.query_params:
             return JSONResponse({"Message": "Please provide value for 'createdTimeFrom' parameter."}, 400)
-        ended = [instance for instance in found if instance.ended]
+        ended = [instance for instance in engine.instances.values() if query.matches(instance) and instance.ended]
         for instance in ended:
             engine.purge(instance)
         return JSONResponse({"instancesDeleted": len(ended)}) if ended else Response(status_code=404)
@@ -143,10 +134,6 @@ def _token(raw: str | None) -> Any:
         return json.loads(raw)
     except json.JSONDecodeError:
         return raw
-
-
-def _moment(text: str | None, default: datetime) -> datetime:
-    return datetime.fromisoformat(text) if text else default
 
 
 def _management_urls(base_url: str, instance_id: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from functions_host.worker import Failure
+from functions_host.values import Failure
 
 _MESSAGE_LABEL = "\nException:"
 _STACK_LABEL = "\nStack:"

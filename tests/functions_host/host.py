@@ -4,15 +4,11 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from functions_host.admin import admin_routes
 from functions_host.blobs import Blobs
@@ -20,10 +16,14 @@ from functions_host.configuration import HostConfiguration
 from functions_host.durable import DurableEngine
 from functions_host.durable_http import client_binding, durable_routes
 from functions_host.errors import HostError
-from functions_host.http_front import has_key, http_routes
+from functions_host.http_front import http_routes
+from functions_host.keys import Keys
+from functions_host.mcp_endpoint import McpEndpoint
 from functions_host.mcp_front import MCP_PATH, McpFront
 from functions_host.replay import SchemaVersion
-from functions_host.worker import Failure, FunctionMetadata, HttpRequestData, Json, Reply, Value, Worker
+from functions_host.store import Store
+from functions_host.values import Failure, FunctionMetadata, HttpRequestData, Json, Reply, Value
+from functions_host.worker import Worker
 
 _log = logging.getLogger("functions_host")
 
@@ -43,27 +43,40 @@ class Host:
     """An app with everything around it."""
 
     def __init__(
-        self, app: Path, worker: Worker, *, key: str | None = None, schema: SchemaVersion = SchemaVersion.V3
+        self,
+        configuration: HostConfiguration,
+        worker: Worker,
+        functions: list[FunctionMetadata],
+        *,
+        keys: Keys | None = None,
+        store: Store,
+        schema: SchemaVersion = SchemaVersion.V3,
+        grace: float,
     ) -> None:
         """
         Args:
-            app: the app's folder.
-            worker: a worker for it that hasn't been started.
-            key: what callers have to send, both of functions and of the MCP webhook; None lets everyone in.
+            configuration: the app's host.json.
+            worker: a worker that runs the app.
+            functions: the app's.
+            keys: what callers have to send; None lets everyone in.
+            store: keeps the task hub.
             schema: the newest version of the orchestrators' answers to offer.
+            grace: for how many seconds its end waits for activities.
 
         Raises:
             HostError: the app can't be hosted.
         """
-        self.configuration = HostConfiguration.read(app)
+        _check(functions, configuration)
+        self.configuration = configuration
         self.worker = worker
-        self.functions = worker.start()
-        _check(self.functions, self.configuration)
-        self._by_name = {function.name.lower(): function for function in self.functions}
-        self._key = key
+        self.functions = functions
+        self._by_name = {function.name.lower(): function for function in functions}
+        self._keys = keys
+        self._store = store
         self._schema = schema
-        self._blobs = Blobs(self.configuration)
-        self.mcp = McpFront(self.functions, self.invoke)
+        self._grace = grace
+        self._blobs = Blobs(configuration)
+        self.mcp = McpFront(functions, self.invoke)
         self._base_url = ""
         self._task_hub = ""
 
@@ -88,16 +101,17 @@ class Host:
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> Any:
+            engine.resume()
             async with mcp_app.router.lifespan_context(mcp_app):
                 yield
-            engine.close()
+            await engine.close(self._grace)
 
         return Starlette(
             routes=[
-                Route(MCP_PATH, _Guarded(mcp_app, self._system_key())),
-                *admin_routes(engine),
+                Route(MCP_PATH, McpEndpoint(mcp_app, self._webhook_keys())),
+                *admin_routes(engine, self.worker),
                 *durable_routes(engine, base_url),
-                *http_routes(self.functions, self.configuration, self._key, self.invoke),
+                *http_routes(self.functions, self.configuration, self._keys, self.invoke),
             ],
             lifespan=lifespan,
         )
@@ -140,6 +154,7 @@ class Host:
         provider = str(
             self.configuration.get("extensions", "durableTask", "storageProvider", "type", default="AzureStorage")
         )
+        hidden = ("extensions", "durableTask", "storageProvider", "workItemQueueVisibilityTimeout")
         # Azure Storage can't hide a message for more than a week, so that its timers are cut in pieces.
         cuts_timers = provider.lower() in ("azurestorage", "azure_storage")
 
@@ -155,6 +170,8 @@ class Host:
             self._names("activitytrigger", "activity"),
             concurrent_activities=setting("maxConcurrentActivityFunctions", 10),
             concurrent_orchestrators=setting("maxConcurrentOrchestratorFunctions", 10),
+            hidden_seconds=self.configuration.duration(*hidden, default="00:05:00").seconds,
+            store=self._store,
             context={
                 # SDKs before 1.1.4 stumble over versions they don't know, hence two fields.
                 "upperSchemaVersion": int(min(self._schema, SchemaVersion.V2)),
@@ -175,25 +192,11 @@ class Host:
                 found.add(durable_name)
         return found
 
-    def _system_key(self) -> str | None:
+    def _webhook_keys(self) -> Keys | None:
         level = self.configuration.get("extensions", "mcp", "system", "webhookAuthorizationLevel", default="System")
         if str(level).lower() not in ("system", "anonymous"):
             raise HostError(f"host.json: webhookAuthorizationLevel must be System or Anonymous, not {level!r}")
-        return None if str(level).lower() == "anonymous" else self._key
-
-
-class _Guarded:
-    """A web app behind a key."""
-
-    def __init__(self, app: Starlette, key: str | None) -> None:
-        self._app = app
-        self._key = key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if has_key(Request(scope), self._key):
-            await self._app(scope, receive, send)
-        else:
-            await Response(status_code=401)(scope, receive, send)
+        return None if str(level).lower() == "anonymous" else self._keys
 
 
 def _check(functions: list[FunctionMetadata], configuration: HostConfiguration) -> None:

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from secrets import compare_digest
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from functions_host.configuration import HostConfiguration
 from functions_host.errors import HostError
-from functions_host.worker import FunctionMetadata, HttpRequestData, HttpResponseData, Json, Reply, body_bytes
+from functions_host.keys import Access, Keys
+from functions_host.values import FunctionMetadata, HttpRequestData, HttpResponseData, Json, Reply, body_bytes
 
 Invoke = Callable[[FunctionMetadata, HttpRequestData, Mapping[str, Any]], Awaitable[Reply]]
 """(function, the request, the binding data) -> how it ended."""
@@ -20,14 +21,8 @@ _LEVELS = ("anonymous", "function", "admin")
 _PARAMETER = re.compile(r"\{(\*{0,2})(\w+)(:\w+(?:\([^)]*\))?)?(\?)?\}")
 
 
-def has_key(request: Request, key: str | None) -> bool:
-    """Whether a request carries the key, in the header or in the query; None asks for none."""
-    given = request.headers.get("x-functions-key") or request.query_params.get("code") or ""
-    return key is None or compare_digest(given.encode(), key.encode())
-
-
 def http_routes(
-    functions: Iterable[FunctionMetadata], configuration: HostConfiguration, key: str | None, invoke: Invoke
+    functions: Iterable[FunctionMetadata], configuration: HostConfiguration, keys: Keys | None, invoke: Invoke
 ) -> list[Route]:
     """A route for each function with an httpTrigger.
 
@@ -50,14 +45,29 @@ def http_routes(
             other = taken.setdefault((method, template.lower()), function.name)
             if other != function.name:
                 raise HostError(f"function {function.name}: {method} {template} is {other}'s already")
-        endpoint = _endpoint(function, None if level == "anonymous" else key, invoke)
-        routes += [Route(path, endpoint, methods=methods) for path in _paths(template)]
+        endpoint = _endpoint(function, level, keys, invoke)
+        routes += [_TriggerRoute(path, endpoint, methods) for path in _paths(template)]
     return routes
 
 
-def _endpoint(function: FunctionMetadata, key: str | None, invoke: Invoke) -> Callable[[Request], Awaitable[Response]]:
+class _TriggerRoute(Route):
+    """A route that isn't there for other methods: the answer to them is 404, not 405."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], methods: list[str]) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        # Starlette adds HEAD to GET by itself.
+        self.methods = set(methods)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (match, child) if match is Match.FULL else (Match.NONE, {})
+
+
+def _endpoint(
+    function: FunctionMetadata, level: str, keys: Keys | None, invoke: Invoke
+) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
-        if not has_key(request, key):
+        if keys is not None and keys.for_function(request, level) is not Access.GRANTED:
             return Response(status_code=401)
         body = await request.body()
         data = HttpRequestData(

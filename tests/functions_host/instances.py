@@ -1,6 +1,5 @@
 """Orchestration instances as the engine keeps them."""
 
-import asyncio
 import json
 import uuid
 from dataclasses import dataclass, field
@@ -34,7 +33,20 @@ class Delivery:
         }
 
 
-@dataclass
+@dataclass(eq=False)
+class ActivityMessage:
+    """A scheduled activity in its queue, until its answer has been taken."""
+
+    instance_id: str
+    execution_id: str
+    event: Event
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # It was handed out, and nobody else gets it before this.
+    hidden_until: datetime | None = None
+
+
+@dataclass(eq=False)
 class Instance:
     """An orchestration instance; `raw_*` are JSON texts as they are stored."""
 
@@ -51,8 +63,8 @@ class Instance:
     inbox: list[Event] = field(default_factory=list)
     earlier: list[list[Event]] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    timers: dict[int, asyncio.TimerHandle] = field(default_factory=dict)
-    runs: bool = False
+    # When each that is set fires.
+    timers: dict[int, str] = field(default_factory=dict)
     episodes: int = 0
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from functions_host.errors import HostError
-from functions_host.worker import FunctionMetadata
+from functions_host.values import FunctionMetadata
 
 _PROPERTY_TYPES = ("string", "number", "integer", "boolean", "object")
 # The extension limits the depth of metadata, for the sake of its own memory.

@@ -23,7 +23,6 @@ from mcp_types import (
     ReadResourceResult,
     Resource,
     TextContent,
-    TextResourceContents,
     Tool,
 )
 from starlette.requests import Request
@@ -31,8 +30,8 @@ from starlette.requests import Request
 from functions_host.configuration import HostConfiguration
 from functions_host.errors import HostError
 from functions_host.mcp_bindings import McpPrompt, McpResource, McpTool, read_prompt, read_resource, read_tool
-from functions_host.mcp_results import ResultError, prompt_result, tool_result
-from functions_host.worker import FunctionMetadata, Reply, body_bytes
+from functions_host.mcp_results import ResultError, prompt_result, resource_contents, tool_result
+from functions_host.values import FunctionMetadata, Reply
 
 _log = logging.getLogger("functions_host.mcp")
 
@@ -96,7 +95,7 @@ class McpFront:
                         _meta=tool.metadata,
                     )
                 )
-                for tool in self.tools.values()
+                for tool in sorted(self.tools.values(), key=lambda tool: tool.name)
             ]
         )
 
@@ -179,15 +178,7 @@ class McpFront:
         reply = await self._invoke(resource.function, json.dumps(data), {"mcpresourcecontext": data})
         if reply.failure is not None:
             raise HostError(f"resource {resource.uri}: {reply.failure.text}")
-        content = TextResourceContents.model_validate(
-            _present(
-                uri=resource.uri,
-                mimeType=resource.mime_type,
-                text=body_bytes(reply.value).decode(),
-                _meta=resource.metadata,
-            )
-        )
-        return ReadResourceResult(contents=[content])
+        return ReadResourceResult(contents=[resource_contents(reply.value, resource.uri, resource.mime_type)])
 
     async def _run(
         self,

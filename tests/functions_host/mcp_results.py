@@ -3,12 +3,23 @@
 import json
 from typing import Any
 
-from mcp_types import CallToolResult, ContentBlock, GetPromptResult, PromptMessage, TextContent
+from mcp_types import (
+    BlobResourceContents,
+    CallToolResult,
+    ContentBlock,
+    GetPromptResult,
+    PromptMessage,
+    TextContent,
+    TextResourceContents,
+)
 from pydantic import TypeAdapter
 
-from functions_host.worker import Json, Value, body_bytes
+from functions_host.values import Json, Value, body_bytes
 
 _CONTENT: TypeAdapter[ContentBlock] = TypeAdapter(ContentBlock)
+_CONTENTS: TypeAdapter[TextResourceContents | BlobResourceContents] = TypeAdapter(
+    TextResourceContents | BlobResourceContents
+)
 _MESSAGES = TypeAdapter(list[PromptMessage])
 
 
@@ -71,6 +82,26 @@ def prompt_result(value: Value, *, use_result_schema: bool) -> GetPromptResult:
                 raise ResultError(f"Unknown McpPromptResult type: '{envelope['type']}'.")
     except ValueError as error:
         raise ResultError(f"Failed to deserialize content for type '{envelope['type']}': {error}") from error
+
+
+def resource_contents(value: Value, uri: str, mime_type: str | None) -> TextResourceContents | BlobResourceContents:
+    """What is read of a resource. Its binding's metadata isn't in it, but what the function itself says may be.
+
+    Raises:
+        ResultError: it is an envelope whose content can't be read.
+    """
+    text = body_bytes(value).decode()
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        document = None
+    content = document.get("content") if isinstance(document, dict) else None
+    if not isinstance(content, str):
+        return TextResourceContents(uri=uri, mime_type=mime_type, text=text)
+    try:
+        return _CONTENTS.validate_json(content)
+    except ValueError as error:
+        raise ResultError(f"Failed to deserialize the content of a resource: {error}") from error
 
 
 def _envelope(value: Value, name: str) -> dict[str, Any]:

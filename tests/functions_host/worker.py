@@ -1,245 +1,121 @@
-"""The real worker library, loaded and driven by the same messages that the Functions host sends it."""
+"""The worker behind its host: always there again, and never longer busy with an invocation than functionTimeout."""
 
 import asyncio
-import importlib
-import json
-import sys
-import threading
-import uuid
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+import logging
+from collections.abc import Mapping
 
+from functions_host.configuration import Duration
 from functions_host.errors import HostError
-from functions_host.runtime_wheels import PROTOCOL_PACKAGE
+from functions_host.values import Failure, FunctionMetadata, Reply, Value
+from functions_host.worker_process import WorkerCommand, WorkerExited, WorkerProcess
 
-_T = TypeVar("_T")
+_log = logging.getLogger("functions_host.worker")
 
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """A value that crosses the protocol as JSON text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequestData:
-    """An HTTP request on its way to the app; None as body when there is none."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    query: dict[str, str]
-    route: dict[str, str]
-    body: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponseData:
-    """An HTTP response on its way back; cookies as (name, value) pairs."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    cookies: tuple[tuple[str, str], ...]
-
-
-Value = str | bytes | int | float | Json | HttpRequestData | HttpResponseData | None
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionMetadata:
-    """A function of the app as the worker declares it: its bindings are the objects of function.json."""
-
-    name: str
-    function_id: str
-    bindings: tuple[dict[str, Any], ...]
-
-    @property
-    def trigger(self) -> dict[str, Any]:
-        """The binding that runs it."""
-        return next(binding for binding in self.bindings if binding["type"].lower().endswith("trigger"))
-
-    def others(self, direction: str) -> list[dict[str, Any]]:
-        """The bindings beside the trigger: the inputs ("in") or the outputs ("out")."""
-        return [
-            binding
-            for binding in self.bindings
-            if binding is not self.trigger and str(binding.get("direction", "in")).lower() == direction
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception in the app."""
-
-    message: str
-    stack: str
-
-    @property
-    def text(self) -> str:
-        """As the host words it; the Durable extension takes this apart again."""
-        return f"Result: Failure\nException: {self.message}\nStack: {self.stack}"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """How an invocation ended."""
-
-    value: Value = None
-    outputs: Mapping[str, Value] = field(default_factory=dict)
-    failure: Failure | None = None
+_START_ATTEMPTS = 3
+_RESTART_SECONDS = 0.5
 
 
 class Worker:
-    """The worker, on an event loop and threads of its own, as the real one is a process of its own.
+    """Starts the worker's process, and another one in the place of one that dies or hangs."""
 
-    An app that blocks its loop therefore blocks its own functions only, and the host goes on.
-    """
+    def __init__(self, command: WorkerCommand) -> None:
+        """Start the process; it loads the app by and by."""
+        self.starts = 1
+        self._command = command
+        self._limit: Duration | None = None
+        self._newest = WorkerProcess(command)
+        # The one that takes invocations; None while there is none.
+        self._serving: WorkerProcess | None = None
+        self._loading: asyncio.Task[WorkerProcess]
+        self._tasks: set[asyncio.Task[None] | asyncio.Task[Reply]] = set()
 
-    def __init__(self, app: Path, runtime: Path) -> None:
-        """
+    @property
+    def pid(self) -> int | None:
+        """The number of the process that takes invocations; None while there is none."""
+        return self._serving.pid if self._serving else None
+
+    async def start(self, limit: Duration | None) -> list[FunctionMetadata]:
+        """Wait until the app is loaded; its functions.
+
         Args:
-            app: the folder of function_app.py.
-            runtime: what `runtime_folder` gave.
-        """
-        self._app = app
-        packages = app / ".python_packages" / "lib" / "site-packages"
-        # The order of the real worker: the app's own packages, the app, everything else.
-        sys.path[:0] = [*([str(packages)] if packages.is_dir() else []), str(app)]
-        sys.path.append(str(runtime))
-        self._library = importlib.import_module("azure_functions_runtime")
-        self._protos = importlib.import_module(PROTOCOL_PACKAGE)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="worker", daemon=True)
-
-    def start(self) -> list[FunctionMetadata]:
-        """Load the app.
+            limit: functionTimeout; None for none.
 
         Raises:
             HostError: it can't be loaded; with the worker's own error.
         """
-        self._thread.start()
-        self._library.start_threadpool_executor()
-        protos = self._protos
-        init = protos.WorkerInitRequest(host_version="4.0.0", function_app_directory=str(self._app))
-        answer = self._send(self._library.worker_init_request, worker_init_request=init)
-        self._check(answer.result, "the app can't be indexed")
-        listing = protos.FunctionsMetadataRequest(function_app_directory=str(self._app))
-        answer = self._send(self._library.functions_metadata_request, functions_metadata_request=listing)
-        self._check(answer.result, "the worker can't list the functions")
-        functions = []
-        for metadata in answer.function_metadata_results:
-            load = protos.FunctionLoadRequest(function_id=metadata.function_id, metadata=metadata)
-            loaded = self._send(self._library.function_load_request, function_load_request=load)
-            self._check(loaded.result, f"function {metadata.name} can't be loaded")
-            bindings = tuple(json.loads(binding) for binding in metadata.raw_bindings)
-            functions.append(FunctionMetadata(metadata.name, metadata.function_id, bindings))
+        self._limit = limit
+        try:
+            functions = await self._newest.load()
+        except WorkerExited as exited:
+            raise HostError(f"the worker did not start: {exited}") from exited
+        self._loading = asyncio.create_task(self._serve(self._newest))
         return functions
 
     async def invoke(
         self, function: FunctionMetadata, inputs: Mapping[str, Value], metadata: Mapping[str, Value]
     ) -> Reply:
-        """Run a function once.
+        """Run a function once, as soon as there is a worker.
 
         Args:
             function: which.
             inputs: the values of its trigger and input bindings by their names.
             metadata: the trigger's binding data.
         """
-        protos = self._protos
-        request = protos.InvocationRequest(
-            invocation_id=str(uuid.uuid4()),
-            function_id=function.function_id,
-            input_data=[protos.ParameterBinding(name=name, data=self._typed(value)) for name, value in inputs.items()],
-            trigger_metadata={name: self._typed(value) for name, value in metadata.items()},
-        )
-        work = self._library.invocation_request(self._message(invocation_request=request))
+        run = asyncio.create_task(self._run(function, inputs, metadata))
+        self._keep(run)
         # A caller that goes away doesn't stop the function: nor does it on Azure.
-        response = await asyncio.shield(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop)))
-        if response.result.status != protos.StatusResult.Success:
-            error = response.result.exception
-            return Reply(failure=Failure(error.message, error.stack_trace))
-        value = self._untyped(response.return_value) if response.HasField("return_value") else None
-        return Reply(value, {output.name: self._untyped(output.data) for output in response.output_data})
+        return await asyncio.shield(run)
 
-    def _send(self, handler: Any, **request: Any) -> Any:
-        return self._run(handler(self._message(**request)))
+    def close(self) -> None:
+        """End the process."""
+        self._newest.kill()
 
-    def _message(self, **request: Any) -> Any:
-        message = self._protos.StreamingMessage(request_id=str(uuid.uuid4()), **request)
-        return _WorkerRequest(next(iter(request)), message, {"host": "127.0.0.1", "protos": self._protos})
+    async def _run(
+        self, function: FunctionMetadata, inputs: Mapping[str, Value], metadata: Mapping[str, Value]
+    ) -> Reply:
+        process = await asyncio.shield(self._loading)
+        try:
+            async with asyncio.timeout(self._limit.seconds if self._limit else None):
+                return await process.invoke(function, inputs, metadata)
+        except TimeoutError:
+            fault = f"Timeout value of {self._limit} exceeded by function 'Functions.{function.name}'"
+            _log.error("%s. Initiating cancellation.", fault)
+            # It may have been ended already, for another invocation; this one was left open then.
+            if process is self._serving:
+                process.abandon()
+                self._restart()
+        except WorkerExited as exited:
+            fault = str(exited)
+        return Reply(failure=Failure(fault, ""), cut_off=True)
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    async def _serve(self, process: WorkerProcess) -> WorkerProcess:
+        self._serving = process
+        self._keep(asyncio.create_task(self._watch(process)))
+        return process
 
-    def _check(self, result: Any, what: str) -> None:
-        if result.status != self._protos.StatusResult.Success:
-            raise HostError(f"{what}: {result.exception.message}\n{result.exception.stack_trace}")
+    async def _watch(self, process: WorkerProcess) -> None:
+        code = await process.exited()
+        if process is self._serving:
+            _log.error("Python exited with code %d", code)
+            self._restart()
 
-    def _typed(self, value: Value) -> Any:
-        protos = self._protos
-        match value:
-            case None:
-                return protos.TypedData()
-            case Json(text):
-                return protos.TypedData(json=text)
-            case str():
-                return protos.TypedData(string=value)
-            case bytes():
-                return protos.TypedData(bytes=value)
-            case HttpRequestData():
-                return protos.TypedData(
-                    http=protos.RpcHttp(
-                        method=value.method,
-                        url=value.url,
-                        headers=value.headers,
-                        query=value.query,
-                        params=value.route,
-                        body=self._typed(value.body),
-                    )
-                )
-            case _:
-                raise TypeError(f"no input of an invocation is a {type(value).__name__}")
+    def _restart(self) -> None:
+        self._serving = None
+        self._loading = asyncio.create_task(self._start_again())
 
-    def _untyped(self, data: Any) -> Value:
-        match data.WhichOneof("data"):
-            case None:
-                return None
-            case "json":
-                return Json(data.json)
-            case "http":
-                body = self._untyped(data.http.body)
-                return HttpResponseData(
-                    int(data.http.status_code),
-                    dict(data.http.headers),
-                    body_bytes(body),
-                    tuple((cookie.name, cookie.value) for cookie in data.http.cookies),
-                )
-            case kind:
-                value: Value = getattr(data, kind)
-                return value
+    async def _start_again(self) -> WorkerProcess:
+        for _ in range(_START_ATTEMPTS):
+            await asyncio.sleep(_RESTART_SECONDS)
+            self._newest = WorkerProcess(self._command)
+            self.starts += 1
+            try:
+                await self._newest.load()
+            except WorkerExited as exited:
+                _log.error("%s while it started", exited)
+            else:
+                return await self._serve(self._newest)
+        raise HostError(f"the worker did not start in {_START_ATTEMPTS} attempts")
 
-
-@dataclass(frozen=True, slots=True)
-class _WorkerRequest:
-    """The envelope in which the worker's process hands a message to the library."""
-
-    name: str
-    request: Any
-    properties: dict[str, Any]
-
-
-def body_bytes(value: Value) -> bytes:
-    """A value as the body of a response."""
-    match value:
-        case None:
-            return b""
-        case bytes():
-            return value
-        case Json(text):
-            return text.encode()
-        case _:
-            return str(value).encode()
+    def _keep(self, task: asyncio.Task[None] | asyncio.Task[Reply]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

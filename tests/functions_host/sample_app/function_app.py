@@ -4,7 +4,10 @@
 # ruff: noqa: UP006, UP035, UP045
 # mypy: ignore-errors
 
+import asyncio
 import json
+import logging
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +17,10 @@ import azure.durable_functions as df
 import azure.functions as func
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+log = logging.getLogger("sample")
+print("printed at import")
+log.error("logged at import")
 
 
 @func.mcp_content
@@ -49,6 +56,22 @@ def block(seconds: float) -> str:
     """Block the worker's loop, as a tool that isn't async does."""
     time.sleep(seconds)
     return "unblocked"
+
+
+@app.mcp_tool()
+async def tell() -> str:
+    """Print and log, by itself, in a thread of its own, and in the worker's."""
+    print("printed in a tool")
+    log.info("logged in a tool")
+    await asyncio.create_task(_log_in_a_task())
+    thread = threading.Thread(target=log.error, args=["logged in a thread"])
+    thread.start()
+    thread.join()
+    return "told"
+
+
+async def _log_in_a_task() -> None:
+    log.info("logged in a task of a tool")
 
 
 @app.mcp_tool_trigger(
@@ -96,6 +119,32 @@ async def load(blob: str, name: str) -> str:
 def advise(context: func.PromptInvocationContext) -> str:
     """A prompt."""
     return f"Give advice about {context.arguments['topic']}."
+
+
+@app.mcp_resource_trigger(
+    arg_name="context", uri="sample://plain", resource_name="plain", mime_type="text/html", metadata='{"a": 1}'
+)
+def plain(context: str) -> str:
+    """A resource that returns its text."""
+    return "<p>plain</p>"
+
+
+@app.mcp_resource_trigger(
+    arg_name="context", uri="sample://wrapped", resource_name="wrapped", mime_type="text/html", metadata='{"a": 1}'
+)
+def wrapped(context: str) -> str:
+    """A resource that returns more than its text."""
+    content = {"uri": "sample://wrapped", "mimeType": "text/html", "text": "<p>wrapped</p>", "_meta": {"b": 2}}
+    return json.dumps({"content": json.dumps(content)})
+
+
+@app.route(route="slow", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+async def slow(req: func.HttpRequest) -> func.HttpResponse:
+    """Take some time before there is an answer."""
+    print("slow has begun")
+    await asyncio.sleep(0.5)
+    print("slow has ended")
+    return func.HttpResponse("slow")
 
 
 @app.route(route="echo/{part}", methods=["POST"])
