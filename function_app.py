@@ -5,74 +5,47 @@ for it within a budget; the workflow mines block by block in slices; an activity
 cores. For long work of your own, put it in the place of `mining_work`: see docs/your-own-work.md.
 """
 
-import logging
+import asyncio
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from pow import __version__
-from pow.azure.gateway import Gateway
-from pow.azure.triggers import BoundChain, answer, bind_tools, mining_app_trigger, tool_trigger
+from pow.azure.gateway import GATEWAY_METHODS, Gateway
+from pow.azure.host import invocation_seconds, longest_wait
+from pow.azure.triggers import bind_tools, mining_app_answer, mining_app_trigger
+from pow.longwork.engines.driver import SLICE_SECONDS
 from pow.longwork.engines.durable_functions import DurableFunctionsEngine
-from pow.mcp.mining_app import mining_app_html
 from pow.mining.pool import MinerPool
 from pow.settings import Settings
 from pow.tools.blob_chains import BlobChains
-from pow.tools.chain_store import CHAINS
-from pow.tools.chains import chain_tools
+from pow.tools.chain_store import LateChains
 from pow.tools.composition import mining_house
 from pow.tools.mining import mining_work
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
-settings = Settings.from_environment()
+seconds = invocation_seconds(Path(__file__).parent, os.environ)
+settings = Settings.from_environment().waiting_at_most(longest_wait(seconds))
 pool = MinerPool(settings.mining_threads)
 work = mining_work(pool, settings)
-engine = DurableFunctionsEngine(work, width=settings.mining_fan_out)
-house = mining_house(work, engine, settings)
+engine = DurableFunctionsEngine(work, width=settings.mining_fan_out, slice_seconds=min(SLICE_SECONDS, seconds / 2))
+# Made at the first chain that is saved or read: the SDK of Blob Storage takes a third of a second to import.
+chains = LateChains(lambda: BlobChains(os.environ))
+house = mining_house(work, engine, settings, chains)
 
-# A package without the native wheel would mine many times slower in silence: this is where it shows.
-logging.getLogger("pow").log(
-    logging.WARNING if pool.backend == "hashlib" else logging.INFO,
-    "pow-mcp %s mines with backend %s on %d thread(s)",
-    __version__,
-    pool.backend,
-    pool.threads,
-)
+# A package without the native wheel would mine many times slower in silence: this is where it shows. Printed, since
+# the host drops what is logged outside of an invocation.
+print(f"pow-mcp {__version__} mines with backend {pool.backend} on {pool.threads} thread(s)", flush=True)
 
 
 # --- The MCP tools: start_mining, get_mining_result and the others, a function each
 
-bind_tools(app, house)
-
-
-# These two have a chain's blob bound to each call, in the place of a store.
-
-STORAGE = "AzureWebJobsStorage"
-CHAIN_BLOB = f"{CHAINS}/{{mcptoolargs.name}}.json"
-SAVE_CHAIN, GET_CHAIN = chain_tools(house.service, BoundChain(None))
-
-
-@app.mcp_tool_trigger(**tool_trigger(SAVE_CHAIN))
-@app.durable_client_input(client_name="client")
-@app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
-@app.blob_output(arg_name="saved", path=CHAIN_BLOB, connection=STORAGE)
-async def save_chain(
-    call: str, client: df.DurableOrchestrationClient, existing: func.InputStream, saved: func.Out[str]
-) -> str:
-    save, _ = chain_tools(house.service, BoundChain(existing, saved))
-    return await answer(call, house, save, client)
-
-
-@app.mcp_tool_trigger(**tool_trigger(GET_CHAIN))
-@app.durable_client_input(client_name="client")
-@app.blob_input(arg_name="existing", path=CHAIN_BLOB, connection=STORAGE)
-async def get_chain(call: str, client: df.DurableOrchestrationClient, existing: func.InputStream) -> str:
-    _, get = chain_tools(house.service, BoundChain(existing))
-    return await answer(call, house, get, client)
+bind_tools(app, house, seconds)
 
 
 @app.mcp_prompt_trigger(
@@ -88,7 +61,7 @@ def mine_demo_chain(call: func.PromptInvocationContext) -> str:
 
 @app.mcp_resource_trigger(**mining_app_trigger())
 def mining_app(call: str) -> str:
-    return mining_app_html()
+    return mining_app_answer()
 
 
 # --- The durable workflow
@@ -100,17 +73,18 @@ def mine_chain(context: df.DurableOrchestrationContext) -> Generator[Any, Any, A
 
 
 @app.activity_trigger(input_name="request")
-def mine_block(request: dict) -> dict:  # type: ignore[type-arg]  # the worker takes nothing more precise
-    # Synchronous: it runs in the worker's thread pool, and mining releases the GIL.
-    return dict(engine.run(request))
+@app.durable_client_input(client_name="client")
+async def mine_block(request: dict, client: df.DurableOrchestrationClient) -> dict:  # type: ignore[type-arg]
+    # In a thread, since mining releases the GIL: the tools' calls go on. (The worker takes no more precise types.)
+    return dict(await asyncio.to_thread(engine.run, request, client))
 
 
 # --- MCP for clients and plans without the extension: the official SDK's server at /api/mcp
 
-gateway = Gateway(lambda: mining_house(work, engine, settings, BlobChains(os.environ)))
+gateway = Gateway(house, seconds=seconds, allowed_hosts=settings.allowed_hosts)
 
 
-@app.route(route="mcp", methods=["GET", "POST", "DELETE"], trigger_arg_name="request")
+@app.route(route="mcp", methods=GATEWAY_METHODS, trigger_arg_name="request")
 @app.durable_client_input(client_name="client")
 async def mcp_gateway(request: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
     response: func.HttpResponse = await gateway.handle(request, client)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pow.errors import SettingsError
 from pow.limits import DEFAULT_BLOCKS, MAX_DIFFICULTY, MAX_FAN_OUT, MAX_THREADS
@@ -20,6 +20,7 @@ _MAX_BUDGET_SECONDS = 3600.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _GUID_OR_DOMAIN = re.compile(rf"{_GUID.pattern}|[0-9a-zA-Z-]{{1,63}}(\.[0-9a-zA-Z-]{{1,63}}){{1,8}}")
+_HOST_NAME = re.compile(r"[0-9a-z_-]{1,63}(\.[0-9a-z_-]{1,63}){0,16}|\[[0-9a-f:.]{2,45}\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,16 @@ class Settings:
     max_blocks: int = 64
     mining_threads: int | None = None
     mining_fan_out: int = 1
+    allowed_hosts: tuple[str, ...] = ()
     taskhub_name: str = "default"
     scheduler_connection_string: str | None = None
     on_behalf_of_tenant_id: str | None = None
     on_behalf_of_client_id: str | None = None
     on_behalf_of_identity_client_id: str | None = None
+
+    def waiting_at_most(self, seconds: float) -> "Settings":
+        """The same settings, with a budget of so many seconds at most."""
+        return replace(self, wait_budget_seconds=min(self.wait_budget_seconds, seconds))
 
     @property
     def default_blocks(self) -> int:
@@ -67,6 +73,7 @@ class Settings:
             max_blocks=read.integer("MaxBlocks", default.max_blocks, 1, _MAX_BLOCKS_LIMIT),
             mining_threads=read.integer("MiningThreads", 0, 1, MAX_THREADS) or None,
             mining_fan_out=read.integer("MiningFanOut", default.mining_fan_out, 1, MAX_FAN_OUT),
+            allowed_hosts=read.host_names("AllowedHosts"),
             taskhub_name=read.text("TASKHUB_NAME") or default.taskhub_name,
             scheduler_connection_string=read.text(SCHEDULER_SETTING) or None,
             on_behalf_of_tenant_id=read.matching("OnBehalfOfTenantId", _GUID_OR_DOMAIN, "a GUID or a domain"),
@@ -101,6 +108,15 @@ class _Reader:
                 f"setting {name} must be a number of seconds from 0 to {_MAX_BUDGET_SECONDS:.0f}, not {text!r}"
             )
         return value
+
+    def host_names(self, name: str) -> tuple[str, ...]:
+        names = [part.strip().lower() for part in self.text(name).split(",") if part.strip()]
+        for part in names:
+            if not _HOST_NAME.fullmatch(part):
+                raise SettingsError(
+                    f"setting {name} must be names of hosts, comma-separated, such as pow.example.com, not {part!r}"
+                )
+        return tuple(names)
 
     def matching(self, name: str, pattern: re.Pattern[str], allowed: str) -> str | None:
         text = self.text(name)

@@ -18,9 +18,10 @@ from works import MINING, PRIMES, Case, chain, each_work
 
 from pow.errors import EngineError
 from pow.longwork.call import NOBODY
+from pow.longwork.engine import KEEP_SECONDS
 from pow.longwork.engines import embedded
 from pow.longwork.engines.embedded import EmbeddedEngine
-from pow.longwork.engines.journal import FILE_NAME, KEEP_SECONDS
+from pow.longwork.engines.journal import FILE_NAME
 from pow.longwork.work import StepControl
 
 pytestmark = pytest.mark.anyio

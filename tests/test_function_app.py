@@ -79,9 +79,6 @@ RESOURCE_PROPERTIES: dict[str, type] = {
 }
 
 CLIENT = {"type": "durableClient", "direction": "IN", "name": "client"}
-CHAIN = {"type": "blob", "path": "chains/{mcptoolargs.name}.json", "connection": "AzureWebJobsStorage"}
-EXISTING = {**CHAIN, "direction": "IN", "name": "existing"}
-SAVED = {**CHAIN, "direction": "OUT", "name": "saved"}
 # The bindings of every function but the triggers of the extension.
 PLAIN: Bindings = {
     "start_mining": [CLIENT],
@@ -90,20 +87,20 @@ PLAIN: Bindings = {
     "list_minings": [CLIENT],
     "estimate_mining": [CLIENT],
     "verify_chain": [CLIENT],
-    "save_chain": [SAVED, EXISTING, CLIENT],
-    "get_chain": [EXISTING, CLIENT],
+    "save_chain": [CLIENT],
+    "get_chain": [CLIENT],
     "whoami": [CLIENT],
     "mine_demo_chain": [],
     "mining_app": [],
     "mine_chain": [{"type": "orchestrationTrigger", "direction": "IN", "name": "context"}],
-    "mine_block": [{"type": "activityTrigger", "direction": "IN", "name": "request"}],
+    "mine_block": [CLIENT, {"type": "activityTrigger", "direction": "IN", "name": "request"}],
     "mcp_gateway": [
         CLIENT,
         {
             "type": "httpTrigger",
             "direction": "IN",
             "name": "request",
-            "methods": ["GET", "POST", "DELETE"],
+            "methods": ["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE"],
             "authLevel": "FUNCTION",
             "route": "mcp",
         },
@@ -345,7 +342,7 @@ async def test_the_deployed_app_serves_a_client_on_python_3_13(
     options = ("--site-packages", str(deployed.site))
     # host.json names the first; what is deployed has no local.settings.json.
     settings = {"TASKHUB_NAME": "default", "WaitBudgetSeconds": "60"}
-    with FunctionsProcess(deployed.folder, *options, python=deployed.python, **settings) as host:
+    with FunctionsProcess(deployed.folder, *options, python=deployed.python, state=None, **settings) as host:
         async with host.client() as client:
             result = await client.call_tool("start_mining", {"difficulty": 16})
         log = host.log()

@@ -1,20 +1,24 @@
 """What a tool's function is given by the MCP extension, and what it gives back, without any package of Azure."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from callers import AUTHENTICATED, OBJECT, SIGNED_IN
 
-from pow.azure.triggers import BoundChain, Call, answer, bind_tools, tool_trigger
+from pow.azure.host import invocation_seconds
+from pow.azure.triggers import Call, answer, bind_tools, mining_app_answer, tool_trigger
 from pow.errors import InvalidArgument
 from pow.identity.callers import Identities
 from pow.longwork.call import CallContext
 from pow.longwork.engines.durable_functions import DurableFunctionsEngine
 from pow.mining.pool import MinerPool
 from pow.settings import Settings
+from pow.tools.chain_store import FolderChains
 from pow.tools.composition import House, mining_house
 from pow.tools.declarations import Handler, Tool
 from pow.tools.mining import MINING_APP_URI, mining_work
@@ -33,7 +37,7 @@ async def echo(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, 
 def house_with(settings: Settings) -> House:
     """A house whose callers the platform has authenticated. Its pool never starts a thread."""
     work = mining_work(MinerPool(1), settings)
-    house = mining_house(work, DurableFunctionsEngine(work), settings)
+    house = mining_house(work, DurableFunctionsEngine(work), settings, FolderChains(Path("unused")))
     return replace(house, identities=Identities(None, AUTHENTICATED))
 
 
@@ -232,46 +236,50 @@ async def test_each_tool_is_bound_to_a_function_of_its_name_with_a_client() -> N
     names = [tool.name for tool in HOUSE.tools]
     assert list(app.functions) == names
     assert app.clients == dict.fromkeys(names, "client")
-    arguments = {"workflow_id": "a", "chain": {}}
+    arguments = {"workflow_id": "a", "chain": {}, "name": "a"}
     for tool in tools:
         given = {name: value for name, value in arguments.items() if name in tool.input_schema["properties"]}
         result = unwrapped(await app.functions[tool.name](call(tool.name, arguments=given), client=object()))
         assert result["structuredContent"] == {"status": "completed", **given}
 
 
-# Blob bindings
+async def test_a_call_that_takes_too_long_is_ended_with_a_sentence() -> None:
+    async def never(call: CallContext, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    result = unwrapped(await answer(call(), HOUSE, tool_that(never), seconds=0.05))
+    assert result["isError"]
+    (content,) = result["content"]
+    assert content["text"] == (
+        "The call took longer than the 0.05 s that this host has for one, and was ended. Workflows that were started "
+        "go on: list_minings has them."
+    )
 
 
-class Blob:
-    """Both bindings of a blob; what they have of the worker's InputStream and Out."""
-
-    def __init__(self, content: bytes = b"") -> None:
-        self.content = content
-        self.written: str | None = None
-
-    def read(self) -> bytes:
-        return self.content
-
-    def set(self, val: str) -> None:
-        self.written = val
+def test_the_page_is_answered_with_its_policy_and_its_border() -> None:
+    contents = json.loads(json.loads(mining_app_answer())["content"])
+    assert (contents["uri"], contents["mimeType"]) == (MINING_APP_URI, "text/html;profile=mcp-app")
+    assert contents["_meta"]["ui"]["prefersBorder"] is True
+    assert contents["text"].startswith("<!doctype html>")
 
 
-async def test_a_bound_chain_is_the_blobs_content_or_none() -> None:
-    assert await BoundChain(Blob(b"{}")).load("a") == b"{}"
-    assert await BoundChain(None).load("a") is None
-
-
-async def test_a_chain_is_saved_where_there_is_no_blob() -> None:
-    saved = Blob()
-
-    assert await BoundChain(None, saved).save("a", '"größe"'.encode(), overwrite=False)
-    assert saved.written == '"größe"'
-
-
-async def test_a_blob_is_overwritten_only_if_that_is_asked_for() -> None:
-    saved = Blob()
-
-    assert not await BoundChain(Blob(b"1"), saved).save("a", b"2", overwrite=False)
-    assert saved.written is None
-    assert await BoundChain(Blob(b"1"), saved).save("a", b"2", overwrite=True)
-    assert saved.written == "2"
+@pytest.mark.parametrize(
+    ("host_json", "override", "seconds"),
+    [
+        ('{"functionTimeout": "00:05:00"}', None, 230.0),
+        ('{"functionTimeout": "00:02:00"}', None, 96.0),
+        ('{"functionTimeout": "00:02:00"}', "00:00:10", 8.0),
+        ('{"functionTimeout": "1.00:00:00"}', None, 230.0),
+        ('{"functionTimeout": "-1"}', None, 230.0),
+        ("{}", None, 230.0),
+        ("", None, 230.0),
+    ],
+    ids=str,
+)
+def test_an_invocation_has_less_time_than_the_host_grants(
+    tmp_path: Path, host_json: str, override: str | None, seconds: float
+) -> None:
+    (tmp_path / "host.json").write_text(host_json)
+    environment = {} if override is None else {"AzureFunctionsJobHost__functionTimeout": override}
+    assert invocation_seconds(tmp_path, environment) == seconds

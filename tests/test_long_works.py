@@ -159,7 +159,7 @@ def test_progress_never_goes_back_and_says_when_to_ask_again(case: Case) -> None
 @each_work
 def test_a_report_is_small(case: Case) -> None:
     for state in states_on_the_way(case, case.job(), 2):
-        assert len(json.dumps(case.work.report(state))) <= 8192
+        assert len(json.dumps(case.work.report(state))) <= 7168
 
 
 @each_work

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 from works import MINING, PRIMES, Case, chain, control, each_work, over_after, through_json
 
+from pow.errors import EngineError
 from pow.longwork import orchestration
 from pow.longwork.orchestration import (
     AwaitSlice,
     ContinueAsNew,
+    Event,
     Report,
     SliceEnded,
+    SliceFailed,
+    SlicesFailed,
     StartSlice,
     Step,
     TimedOut,
@@ -33,6 +37,8 @@ Activity = Callable[[Message], Message]
 Choose = Callable[[list[int]], int]
 """The numbers of the slices in flight, oldest first -> the one that ends next."""
 
+_SLICE_SECONDS = 0.125
+
 # Histories as the first version recorded them, with answers of made-up workers.
 OLD_HISTORIES: list[Any] = json.loads(Path(__file__).with_name("first_version_histories.json").read_text("utf-8"))
 
@@ -43,7 +49,7 @@ class History:
 
     given: Message
     steps: list[Step] = field(default_factory=list)
-    events: list[SliceEnded | TimedOut] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     output: Any = None
     most_in_flight: int = 0
 
@@ -54,6 +60,10 @@ class History:
     @property
     def answers(self) -> list[SliceEnded]:
         return [event for event in self.events if isinstance(event, SliceEnded)]
+
+    @property
+    def seconds(self) -> list[float]:
+        return [step.seconds for step in self.steps if isinstance(step, StartSlice)]
 
     @property
     def waits(self) -> list[float | None]:
@@ -69,17 +79,23 @@ def oldest(numbers: list[int]) -> int:
 
 
 def run(
-    work: AnyWork, given: WorkflowInput, activity: Activity, choose: Choose = oldest, lost: Collection[int] = ()
+    work: AnyWork,
+    given: WorkflowInput,
+    activity: Activity,
+    choose: Choose = oldest,
+    lost: Collection[int] = (),
+    failing: Collection[int] = (),
 ) -> History:
     """Drive the generator once, to its output or to where it continues as new.
 
-    A slice's end takes a second. Those that are `lost` never end: a time-out does, when nothing else is in flight.
+    A slice ends every eighth of a second. Those that are `lost` never do: a time-out does, when no other is in flight.
+    Those that are `failing` end as those whose worker was killed do.
     """
     history = History(through_json(given))
     now = 1000.0
     steps = orchestrate(work, read_input(work, history.given), now)
     in_flight: dict[int, Message] = {}
-    event: SliceEnded | TimedOut | None = None
+    event: Event | None = None
     while True:
         try:
             step = steps.send(event)
@@ -91,15 +107,19 @@ def run(
         match step:
             case StartSlice(number, request, seconds):
                 assert number not in in_flight
-                assert seconds == given["slice_seconds"]
+                assert seconds <= given["slice_seconds"]
                 in_flight[number] = through_json(request)
             case AwaitSlice(time_out):
                 history.most_in_flight = max(history.most_in_flight, len(in_flight))
                 coming = [number for number in in_flight if number not in lost]
                 if coming:
-                    now += 1
+                    now += _SLICE_SECONDS
                     number = choose(coming)
-                    event = SliceEnded(number, through_json(activity(in_flight.pop(number))), now)
+                    request = in_flight.pop(number)
+                    if number in failing:
+                        event = SliceFailed(number, "its worker process was killed", final=False, now=now)
+                    else:
+                        event = SliceEnded(number, through_json(activity(request)), now)
                 else:
                     assert time_out is not None, "nobody is left to wait for"
                     now += time_out
@@ -219,49 +239,121 @@ def test_progress_never_goes_back(case: Case, monkeypatch: pytest.MonkeyPatch) -
 @each_work
 @pytest.mark.parametrize("lost", [{0}, {1}, {0, 1, 2}, {0, 2, 4}], ids=str)
 def test_lost_slices_are_started_again(case: Case, lost: set[int]) -> None:
-    histories = run_all(case.work, input_of(case, restart_lost_slices=True), activity_of(case, 2), lost=lost)
+    histories = run_all(case.work, input_of(case), activity_of(case, 2), lost=lost)
     assert document_of(case, histories) == case.document
     requests = [json.dumps(request) for request in histories[0].starts]
     assert {request for request in requests if requests.count(request) > 1} == {requests[number] for number in lost}
 
 
 @each_work
-def test_the_time_out_follows_what_slices_take_and_doubles_with_each_start(case: Case) -> None:
+def test_a_slice_is_lost_after_its_length_and_a_margin_and_the_next_start_of_it_is_shorter(case: Case) -> None:
     # The only slice is lost three times over.
-    history = run(case.work, input_of(case, restart_lost_slices=True), activity_of(case, 10**9), lost={0, 1, 2})
+    history = run(case.work, input_of(case), activity_of(case, 10**9), lost={0, 1, 2})
     assert history.output is not None
-    # Started again after 60 s, after 120 s more, after 240 s more.
-    assert history.waits[:8] == [60.0] * 8
-    later = run(
-        case.work, input_of(case, restart_lost_slices=True) | {"turnaround": 100.0}, activity_of(case, 10**9), lost={0}
-    )
-    assert later.waits[:2] == [300.0, 300.0]
+    assert history.seconds[:4] == [10.0, 5.0, 2.5, 1.25]
+    assert history.waits[:4] == pytest.approx([13.0, 8.0 * 1.4, 5.5 * 1.4**2, 4.25 * 1.4**3])
+    # Where slices queue for long, no slice is lost for being slow.
+    queueing: WorkflowInput = {**input_of(case), "turnaround": 100.0}
+    assert run(case.work, queueing, activity_of(case, 10**9), lost={0}).waits[0] == 150.0
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_the_time_that_has_passed_counts() -> None:
+    """Of slices side by side one ends; what is left of the others' time is waited for."""
+    steps = orchestrate(MINING.work, input_of(MINING, width=2), 0.0)
+    step = next(steps)
+    started: list[StartSlice] = []
+    while not isinstance(step, AwaitSlice):
+        if isinstance(step, StartSlice):
+            started.append(step)
+        step = next(steps)
+    assert step.time_out == 13.0
+    last = started[-1]
+    step = steps.send(SliceEnded(last.number, activity_of(MINING, 10**9)(last.request), 4.0))
+    while not isinstance(step, AwaitSlice):
+        step = next(steps)
+    assert step.time_out == 9.0
+
+
+# --- slices that fail: their worker was killed, or their host gave them up
 
 
 @each_work
-def test_an_engine_that_sees_to_lost_slices_itself_has_no_time_outs(case: Case) -> None:
-    assert set(run(case.work, input_of(case), activity_of(case)).waits) == {None}
+@pytest.mark.parametrize("failing", [{0}, {0, 1, 2}, set(range(9))], ids=str)
+def test_failed_slices_are_tried_again_after_a_pause(case: Case, failing: set[int]) -> None:
+    given = input_of(case)
+    histories = [run(case.work, given, activity_of(case, 10**9), failing=failing)]
+    assert document_of(case, histories) == case.document
+    pauses = [
+        wait
+        for step, wait in zip(histories[0].events, histories[0].waits[1:], strict=False)
+        if isinstance(step, SliceFailed)
+    ]
+    assert pauses[0] == 0.5
+    assert all(pause <= 8.0 for pause in pauses if pause is not None)
+    for history in histories:
+        assert replay(case.work, history) == history.steps
+
+
+@each_work
+def test_a_slice_that_fails_too_often_fails_the_workflow_which_another_one_may_go_on_from(case: Case) -> None:
+    given = input_of(case)
+    with pytest.raises(
+        SlicesFailed, match=r"tried 10 times and failed each time.*its worker process was killed"
+    ) as end:
+        run(case.work, given, activity_of(case, 2), failing=range(1, 100))
+    # The first slice had been answered.
+    assert end.value.state != given["state"]
+    histories = run_all(case.work, input_of(case, state=end.value.state), activity_of(case))
+    assert document_of(case, histories) == case.document
+
+
+@each_work
+def test_a_work_that_fails_is_not_tried_again(case: Case) -> None:
+    steps = orchestrate(case.work, input_of(case), 0.0)
+    next(steps)
+    next(steps)
+    next(steps)
+    with pytest.raises(EngineError, match="no such thing"):
+        steps.send(SliceFailed(0, "no such thing", final=True, now=1.0))
+
+
+@each_work
+def test_a_start_that_fails_while_a_later_one_runs_is_nothing(case: Case) -> None:
+    """A host that restarted its worker may never end a slice, and gives it up when it has long been done again."""
+    steps = orchestrate(case.work, input_of(case), 0.0)
+    next(steps)
+    first = next(steps)
+    next(steps)
+    assert isinstance(first, StartSlice)
+    assert steps.send(TimedOut(13.0)) == StartSlice(1, first.request, 5.0)
+    next(steps)
+    next(steps)
+    steps.send(SliceFailed(0, "it took too long", final=False, now=14.0))
+    step = next(steps)
+    assert isinstance(step, AwaitSlice)
+    assert step.time_out == pytest.approx(8.0 * 1.4 - 1.0)
 
 
 @each_work
 def test_of_a_slice_that_was_started_twice_the_first_answer_counts(case: Case) -> None:
     """Its second one comes when the work has gone on from the first."""
-    steps = orchestrate(case.work, input_of(case, restart_lost_slices=True), 0.0)
+    steps = orchestrate(case.work, input_of(case), 0.0)
     assert isinstance(next(steps), Report)
     first = next(steps)
     assert isinstance(first, StartSlice)
-    assert next(steps) == AwaitSlice(60.0)
-    assert steps.send(TimedOut(60.0)) == StartSlice(1, first.request, first.seconds)
+    assert next(steps) == AwaitSlice(13.0)
+    assert steps.send(TimedOut(13.0)) == StartSlice(1, first.request, first.seconds / 2)
     part = case.work.run(first.request, control(over_after(1)))
     whole = case.work.run(first.request, control(over_after(2)))
     next(steps)
     next(steps)
-    next_report = steps.send(SliceEnded(1, part, 61.0))
+    next_report = steps.send(SliceEnded(1, part, 15.0))
     second = next(steps)
     assert isinstance(second, StartSlice)
     assert second.request == case.work.plan(case.work.merge(input_of(case)["state"], first.request, part), 1, [])[0]
     next(steps)
-    assert steps.send(SliceEnded(0, whole, 62.0)) == next_report
+    assert steps.send(SliceEnded(0, whole, 16.0)) == next_report
     assert isinstance(next(steps), AwaitSlice)
 
 
@@ -302,7 +394,7 @@ def test_each_worker_has_a_slice_at_once_and_one_lies_ready() -> None:
 @pytest.mark.usefixtures("small_ranges")
 @pytest.mark.parametrize("lost", [{0}, {1}, {2, 3}, {5, 9, 13, 17}], ids=str)
 def test_lost_slices_beside_others_are_started_again(lost: set[int]) -> None:
-    given = input_of(MINING, width=2, restart_lost_slices=True)
+    given = input_of(MINING, width=2)
     histories = run_all(MINING.work, given, activity_of(MINING, 10**9), lost=lost)
     assert document_of(MINING, histories) == MINING.document
     requests = [json.dumps(request) for request in histories[0].starts]
@@ -324,7 +416,7 @@ def test_a_history_that_the_first_version_began_is_replayed_step_by_step(recorde
     """Its slices came back whole, in part, twice and not at all; a step that differs would fail the workflow."""
     steps = orchestrate(MINING.work, read_input(MINING.work, recorded["input"]), recorded["now"])
     events = iter(recorded["events"])
-    event: SliceEnded | TimedOut | None = None
+    event: Event | None = None
     replayed: list[Any] = []
     output: Any = None
     while True:
@@ -378,10 +470,21 @@ def test_an_input_of_the_first_version_is_read() -> None:
 
 def test_an_input_of_the_first_version_s_first_days_is_read() -> None:
     flat = {"difficulty": 12, "blocks": 4, "genesis": "GENESIS", "slice_seconds": 10.0}
-    assert read_input(MINING.work, flat) == first_input(MINING.work, MINING.job({"difficulty": 12}), slice_seconds=10.0)
+    first = first_input(MINING.work, MINING.job({"difficulty": 12}), slice_seconds=10.0)
+    assert read_input(MINING.work, flat) == {**first, "restart_lost_slices": False}
+
+
+def test_a_history_that_began_under_the_earlier_rule_goes_on_under_the_present_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orchestration, "SLICES_PER_HISTORY", 1)
+    given: WorkflowInput = {**input_of(MINING), "restart_lost_slices": False}
+    first, second, *_ = run_all(MINING.work, given, activity_of(MINING))
+    assert set(first.waits) == {None}
+    assert second.waits[0] is not None
 
 
 @each_work
 def test_an_input_is_what_it_was_when_it_is_read_again(case: Case) -> None:
-    given = input_of(case, width=3, restart_lost_slices=True, owner="somebody", created_at=12.5)
+    given = input_of(case, width=3, owner="somebody", created_at=12.5)
     assert read_input(case.work, through_json(given)) == given

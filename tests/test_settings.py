@@ -50,6 +50,7 @@ def test_a_blank_setting_counts_as_absent(blank: str) -> None:
         ("MaxBlocks", "1000", replace(Settings(), max_blocks=1000)),
         ("MiningThreads", "1", replace(Settings(), mining_threads=1)),
         ("MiningThreads", "1024", replace(Settings(), mining_threads=1024)),
+        ("AllowedHosts", "Pow.example.com, [::1],", replace(Settings(), allowed_hosts=("pow.example.com", "[::1]"))),
         ("TASKHUB_NAME", "mine", replace(Settings(), taskhub_name="mine")),
         (
             "DURABLE_TASK_SCHEDULER_CONNECTION_STRING",
@@ -101,6 +102,15 @@ def test_a_bad_integer_is_refused_with_its_name_value_and_range(name: str, allow
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({name: value})
     assert str(caught.value) == f"setting {name} must be {allowed}, not {value!r}"
+
+
+@pytest.mark.parametrize("value", ["https://x", "*", "a/b", "x:8443", "::1", "a b"])
+def test_a_bad_name_of_a_host_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"AllowedHosts": f"pow.example.com,{value}"})
+    assert str(caught.value) == (
+        f"setting AllowedHosts must be names of hosts, comma-separated, such as pow.example.com, not {value!r}"
+    )
 
 
 @pytest.mark.parametrize("value", ["-1", "-0.001", "3600.1", "1e9", "nan", "inf", "-inf", "soon", "20s", "1,5", "0x1"])

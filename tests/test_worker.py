@@ -44,36 +44,28 @@ async def client(scheduler: SchedulerProcess) -> AsyncIterator[AsyncTaskHubGrpcC
 
 
 async def slices(client: AsyncTaskHubGrpcClient, workflow_id: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The inputs of the slices that a workflow has started, and the answers that came."""
+    """The requests of the slices that a workflow has started, and the answers that came."""
     events: list[Any] = list(await client.get_orchestration_history(workflow_id))
-    inputs = [event.input for event in events if type(event).__name__ == "TaskScheduledEvent"]
+    inputs = [json.loads(event.input) for event in events if type(event).__name__ == "TaskScheduledEvent"]
     answers = [json.loads(event.result) for event in events if type(event).__name__ == "TaskCompletedEvent"]
-    return inputs, answers
+    return [json.dumps(given["request"]) for given in inputs], answers
 
 
 @needs_native
 async def test_two_workers_share_a_block(scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient) -> None:
     with WorkerProcess(scheduler, **SLOW) as one, WorkerProcess(scheduler, **SLOW) as other:
-        before = {worker: cpu_seconds(worker) for worker in (one, other)}
+        before = {worker: worker.cpu_seconds() for worker in (one, other)}
         workflow_id = await scheduler.start(
             client, MiningJob(difficulty=DIFFICULTY, blocks=1, genesis="GENESIS"), fan_out=2
         )
         chain = await scheduler.chain(client, workflow_id)
-        used = [cpu_seconds(worker) - before[worker] for worker in (one, other)]
+        used = [worker.cpu_seconds() - before[worker] for worker in (one, other)]
 
     assert chain["blocks"][0]["nonce"] == NONCE
     inputs, _answers = await slices(client, workflow_id)
     # Each range once, side by side, and each worker its share of them.
     assert len(set(inputs)) == len(inputs) > 4
     assert min(used) > 0.25 * sum(used)
-
-
-def cpu_seconds(worker: WorkerProcess) -> float:
-    if not os.path.exists("/proc"):  # noqa: PTH110
-        pytest.skip("the system tells no other process's CPU time")
-    with open(f"/proc/{worker.pid}/stat") as file:  # noqa: PTH123
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @needs_native
@@ -104,11 +96,9 @@ async def test_a_worker_told_to_end_gives_back_what_it_has_tried(
     scheduler: SchedulerProcess, client: AsyncTaskHubGrpcClient, genesis_chain: dict[int, dict[str, Any]]
 ) -> None:
     with WorkerProcess(scheduler) as first:
-        before = cpu_seconds(first)
         workflow_id = await scheduler.start(client, MiningJob(difficulty=40, blocks=1, genesis="GENESIS"), fan_out=1)
         # Handing the slice out and getting ready for it takes some hundredths of a second.
-        while cpu_seconds(first) < before + 0.5:
-            await asyncio.sleep(0.01)
+        await first.mines(0.5)
         code = first.signal(signal.SIGTERM)
     assert code == 0
 

@@ -4,9 +4,10 @@ The extension lists a tool by the JSON that its trigger carries, calls the funct
 the call, and unwraps the JSON text that it returns.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pow.errors import PowError
 from pow.mcp.mining_app import (
@@ -15,6 +16,7 @@ from pow.mcp.mining_app import (
     MINING_APP_NAME,
     MINING_APP_PAGE_META,
     MINING_APP_TITLE,
+    mining_app_contents,
 )
 from pow.tools.composition import House
 from pow.tools.declarations import Tool
@@ -71,17 +73,23 @@ def mining_app_trigger() -> dict[str, Any]:
     }
 
 
-def bind_tools(app: Any, house: House) -> None:
+def mining_app_answer() -> str:
+    """What the page's function returns. Of a plain text the extension would make a resource without its `_meta`."""
+    return json.dumps({"content": json.dumps(mining_app_contents())})
+
+
+def bind_tools(app: Any, house: House, seconds: float | None = None) -> None:
     """Add a function to the app for each of the house's tools; it is called as the tool is.
 
     Args:
         app: the DFApp.
         house: what `mining_house` or `house_of` made.
+        seconds: how long a call may take: see `pow.azure.host`; None for as long as it takes.
     """
 
     def function_of(tool: Tool) -> Callable[[str, Any], Awaitable[str]]:
         async def function(call: str, client: Any) -> str:
-            return await answer(call, house, tool, client)
+            return await answer(call, house, tool, client, seconds)
 
         function.__name__ = tool.name
         return function
@@ -90,7 +98,7 @@ def bind_tools(app: Any, house: House) -> None:
         app.mcp_tool_trigger(**tool_trigger(tool))(app.durable_client_input(client_name="client")(function_of(tool)))
 
 
-async def answer(text: str, house: House, tool: Tool, client: object = None) -> str:
+async def answer(text: str, house: House, tool: Tool, client: object = None, seconds: float | None = None) -> str:
     """Call a tool as a trigger was told to; its result, or what was wrong, as the extension wants it.
 
     What `pow` raises on purpose reaches the agent in its own words; the rest is the host's to log.
@@ -100,16 +108,28 @@ async def answer(text: str, house: House, tool: Tool, client: object = None) -> 
         house: knows who calls.
         tool: the tool of the function that was triggered.
         client: the invocation's DurableOrchestrationClient.
+        seconds: how long it may take.
     """
     parsed = Call.from_json(text)
     fault = tool.fault(parsed.arguments)
     if fault is not None:
         return _envelope(fault, is_error=True)
     try:
-        result = await tool.handler(house.call(parsed.headers, client), parsed.arguments)
+        async with asyncio.timeout(seconds):
+            result = await tool.handler(house.call(parsed.headers, client), parsed.arguments)
+    except TimeoutError:
+        return _envelope(too_long(house, seconds), is_error=True)
     except PowError as error:
         return _envelope(str(error), is_error=True)
     return _envelope(json.dumps(result, indent=2, ensure_ascii=False), structured=result)
+
+
+def too_long(house: House, seconds: float | None) -> str:
+    """What a caller is told whose call was ended before the host would have ended it, and the worker with it."""
+    return (
+        f"The call took longer than the {seconds:g} s that this host has for one, and was ended. Workflows that were "
+        f"started go on: {house.service.names.list} has them."
+    )
 
 
 def _envelope(text: str, structured: Mapping[str, Any] | None = None, *, is_error: bool = False) -> str:
@@ -117,34 +137,3 @@ def _envelope(text: str, structured: Mapping[str, Any] | None = None, *, is_erro
     if structured is not None:
         result["structuredContent"] = structured
     return json.dumps({"type": "call_tool_result", "content": json.dumps(result)})
-
-
-class _Readable(Protocol):
-    def read(self) -> bytes: ...
-
-
-class _Settable(Protocol):
-    def set(self, val: str) -> None: ...
-
-
-class BoundChain:
-    """A `ChainStore` of the one name that a call's blob bindings are about."""
-
-    def __init__(self, existing: _Readable | None, saved: _Settable | None = None) -> None:
-        """
-        Args:
-            existing: the blob input; None when there is no such blob.
-            saved: the blob output.
-        """
-        self._existing = existing
-        self._saved = saved
-
-    async def load(self, name: str) -> bytes | None:
-        return None if self._existing is None else self._existing.read()
-
-    async def save(self, name: str, document: bytes, *, overwrite: bool) -> bool:
-        if self._existing is not None and not overwrite:
-            return False
-        assert self._saved is not None, "the function has no blob output"
-        self._saved.set(document.decode())
-        return True

@@ -281,9 +281,11 @@ def _serve(options: argparse.Namespace) -> int:
     if native_missing():
         print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
     state_dir = None if options.ephemeral else options.state_dir
-    serve_options = ServeOptions(options.host, options.port, state_dir, tuple(options.allow_host))
-    asyncio.run(serve(Settings.from_environment(), serve_options))
-    return OK
+    settings = Settings.from_environment()
+    allowed_hosts = (*options.allow_host, *settings.allowed_hosts)
+    serve_options = ServeOptions(options.host, options.port, state_dir, allowed_hosts)
+    asyncio.run(serve(settings, serve_options))
+    return _left(settings)
 
 
 def _worker(_: argparse.Namespace) -> int:
@@ -293,7 +295,21 @@ def _worker(_: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if native_missing():
         print(f"pow-mcp: {_NATIVE_MISSING}", file=sys.stderr)
-    asyncio.run(work(Settings.from_environment()))
+    settings = Settings.from_environment()
+    asyncio.run(work(settings))
+    return _left(settings)
+
+
+def _left(settings: Settings) -> int:
+    """The exit code of a process whose work is put away; one that has worked for a scheduler ends here and now.
+
+    Threads of the scheduler's SDK may wait for a scheduler that doesn't answer, and Python would wait for them.
+    """
+    if settings.scheduler_connection_string:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(OK)
     return OK
 
 

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple, Protocol, Self
 from pow.longwork.call import CallContext
 from pow.longwork.work import Message
 
+KEEP_SECONDS = 7 * 24 * 3600.0
+"""How long engines keep workflows that have ended, where nobody else sees to that."""
+
 EngineStatus = Literal["running", "completed", "failed", "terminated"]
 
 
@@ -20,6 +23,7 @@ class WorkflowState:
     report: Message | None = None  # what the work's `progress` needs; None where nothing was reported
     output: Message | None = None  # of a completed one, its last state; lists may leave it out
     error: str | None = None
+    kept: Message | None = None  # of a failed one, the state from which an equal workflow may go on
     owner: str | None = None  # who started it, where callers are known
     created_at: float | None = None  # Unix seconds; the first time, whatever was restarted since
     updated_at: float | None = None  # likewise; of its end, once it has ended
@@ -43,6 +47,10 @@ class Engine(Protocol):
     @property
     def closing(self) -> bool:
         """Whether the host is shutting down: a wait is over then, whatever its budget."""
+
+    @property
+    def run_overhead(self) -> float:
+        """Seconds from one run of a workflow to the next one, beside the work itself, as measured here."""
 
     def describe(self) -> str:
         """What and where it is, for operators."""

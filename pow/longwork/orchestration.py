@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NotRequired, TypedDict
 
+from pow.errors import EngineError
+from pow.longwork.patience import MOST_FAILURES, EarlierPatience, Patience, pause_seconds
 from pow.longwork.work import AnyWork, Message
 
 # An engine replays a history from its beginning at every step, so a long one is cut off and continued
@@ -18,14 +20,10 @@ from pow.longwork.work import AnyWork, Message
 SLICES_PER_HISTORY = 25
 _SLICES_PER_SHARED_HISTORY = 100
 
-# A slice that isn't back after so many times what slices have taken lately, queueing included, was lost
-# with its worker; but a slice is never given up before the first number of seconds, nor, while nothing is
-# known, before the second.
-_TIME_OUT_FACTOR = 3.0
-_SHORTEST_TIME_OUT_SECONDS = 10.0
-_FIRST_TIME_OUT_SECONDS = 60.0
 # The slowest of the latest slices counts, and a little less with each that follows it.
 _TURNAROUND_DECAY = 0.8
+# A timer that fires this much before a slice counts as lost is in time: sums of times aren't exact.
+_TICK_SECONDS = 0.001
 
 
 class WorkflowInput(TypedDict):
@@ -41,10 +39,18 @@ class WorkflowInput(TypedDict):
     """How long one activity runs at most."""
     width: int
     """How many workers run slices of it side by side."""
-    restart_lost_slices: bool
-    """Whether the workflow itself starts a slice again that doesn't come back."""
+    restart_lost_slices: NotRequired[bool]
+    """Only of earlier versions: whether the workflow itself starts a slice again that doesn't come back."""
     turnaround: float | None
     """What slices have taken lately, queueing included, in seconds."""
+
+
+class SlicesFailed(EngineError):
+    """A slice has failed too often. The work is none the worse for it, and may go on from its state."""
+
+    def __init__(self, message: str, state: Message) -> None:
+        super().__init__(message)
+        self.state = state
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class StartSlice:
 
 @dataclass(frozen=True, slots=True)
 class AwaitSlice:
-    """A step: send in a `SliceEnded` when any of the slices that were started and haven't ended does.
+    """A step: send in a `SliceEnded` or a `SliceFailed` when any of the slices in flight comes to that.
 
     With a time-out, send in `TimedOut` when none has within so many seconds.
     """
@@ -93,10 +99,24 @@ class SliceEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceFailed:
+    """What came of `AwaitSlice`: a slice has no answer, and why; the orchestration's own clock, in seconds."""
+
+    number: int
+    error: str
+    final: bool
+    """Whether the work itself has failed, so that trying again would be of no use."""
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class TimedOut:
     """What came of `AwaitSlice`: nothing within its time-out."""
 
     now: float
+
+
+Event = SliceEnded | SliceFailed | TimedOut
 
 
 def first_input(
@@ -105,18 +125,17 @@ def first_input(
     *,
     slice_seconds: float,
     width: int = 1,
-    restart_lost_slices: bool = False,
     owner: str | None = None,
     created_at: float | None = None,
+    state: Message | None = None,
 ) -> WorkflowInput:
     """The orchestration's input for a new workflow; the arguments are its fields."""
     given: WorkflowInput = {
         "job": job,
-        "state": work.begin(job),
+        "state": work.begin(job) if state is None else state,
         "owner": owner,
         "slice_seconds": slice_seconds,
         "width": width,
-        "restart_lost_slices": restart_lost_slices,
         "turnaround": None,
     }
     if created_at is not None:
@@ -138,11 +157,12 @@ def read_input(work: AnyWork, document: Message) -> WorkflowInput:
         "owner": fields.get("owner"),
         "slice_seconds": fields["slice_seconds"],
         "width": fields.get("fan_out", 1) if first_version else fields["width"],
-        "restart_lost_slices": fields.get("restart_lost_slices", False),
         "turnaround": fields.get("turnaround"),
     }
     if "created_at" in fields:
         given["created_at"] = fields["created_at"]
+    if first_version or "restart_lost_slices" in fields:
+        given["restart_lost_slices"] = fields.get("restart_lost_slices", False)
     return given
 
 
@@ -153,6 +173,10 @@ def orchestrate(work: AnyWork, given: WorkflowInput, now: float) -> Generator[St
         work: what it is about.
         given: what `first_input`, `read_input` or a `ContinueAsNew` step made.
         now: the orchestration's own clock, in seconds: the same whenever it is replayed.
+
+    Raises:
+        SlicesFailed: a slice has failed too often.
+        EngineError: the work itself has failed.
     """
     run = _History(work, given, now)
     while True:
@@ -172,13 +196,15 @@ def orchestrate(work: AnyWork, given: WorkflowInput, now: float) -> Generator[St
     return None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Flight:
     """A slice that was started and hasn't ended; the how manieth start of its request."""
 
     request: Message
     since: float
     starts: int = 1
+    failures: int = 0
+    """How many starts of it have failed, one after the other."""
 
 
 class _History:
@@ -189,7 +215,10 @@ class _History:
         self._work = work
         self._input = given
         self._width = given["width"]
+        self._patience = _patience(given)
         self._flights: dict[int, _Flight] = {}
+        # Failed ones that are to be started again, and when.
+        self._pausing: list[tuple[float, _Flight]] = []
         # The requests whose answers count: a slice that was started twice may answer twice, and only the first
         # answer does, since the work has been planned on from there.
         self._awaited: list[Message] = []
@@ -216,48 +245,86 @@ class _History:
         new = [request for request in wanted if request not in self._awaited]
         return [self._start(_Flight(request, self._now)) for request in takewhile(lambda _: not self.is_long, new)]
 
-    def take_in(self, event: SliceEnded | TimedOut) -> None:
-        """Learn what time it is, and maybe a slice's answer."""
+    def take_in(self, event: Event) -> None:
+        """Learn what time it is, and maybe what came of a slice.
+
+        Raises:
+            EngineError: that was the last try.
+        """
         self._now = event.now
         if isinstance(event, TimedOut):
             return
         flight = self._flights.pop(event.number)
+        if isinstance(event, SliceFailed):
+            self._take_in_failure(flight, event)
+            return
         self._turnaround = max(event.now - flight.since, (self._turnaround or 0.0) * _TURNAROUND_DECAY)
         if flight.request in self._awaited:
             self._awaited.remove(flight.request)
             self.state = self._work.merge(self.state, flight.request, event.answer)
 
+    def _take_in_failure(self, flight: _Flight, event: SliceFailed) -> None:
+        if event.final:
+            raise EngineError(event.error)
+        started_again = any(flight.request == other.request for other in (*self._flights.values(), *self._paused()))
+        if flight.request not in self._awaited or started_again:
+            return
+        failures = flight.failures + 1
+        if failures >= MOST_FAILURES:
+            raise SlicesFailed(
+                f"a part of the work was tried {failures} times and failed each time; the last time {event.error}",
+                self.state,
+            )
+        again = replace(flight, starts=flight.starts + 1, failures=failures)
+        self._pausing.append((self._now + pause_seconds(failures), again))
+
     def time_out(self) -> float | None:
-        """Seconds after which a slice counts as lost; None when the engine itself sees to lost ones."""
-        if not self._input["restart_lost_slices"]:
-            return None
-        if self._turnaround is None:
-            return _FIRST_TIME_OUT_SECONDS
-        return max(_SHORTEST_TIME_OUT_SECONDS, _TIME_OUT_FACTOR * self._turnaround)
+        """Seconds after which to look at the slices again if none ends; None when that needn't be."""
+        waits = [
+            self._patience.left(self._turnaround, flight.starts, self._now - flight.since)
+            for flight in self._newest_starts()
+        ]
+        waits += [due - self._now for due, flight in self._pausing if flight.request in self._awaited]
+        shortest = min(waits, default=float("inf"))
+        return None if shortest == float("inf") else max(shortest, 0.0)
 
     def slices_to_restart(self) -> list[StartSlice]:
-        """Those that haven't come back for too long. The time-out doubles with each start: exponential backoff."""
-        time_out = self.time_out()
-        if time_out is None:
+        """Those that haven't come back for too long, and failed ones that have paused long enough."""
+        soon = self._now + _TICK_SECONDS
+        due = [flight for at, flight in self._pausing if at < soon]
+        lost = [
+            replace(flight, starts=flight.starts + 1)
+            for flight in self._newest_starts()
+            if self._now - flight.since > self._patience.time_out(self._turnaround, flight.starts) - _TICK_SECONDS
+        ]
+        if not due and not lost:
             return []
+        self._pausing = [(at, flight) for at, flight in self._pausing if at >= soon]
         wanted = self.plan()
+        again = [flight for flight in (*due, *lost) if flight.request in wanted and flight.request in self._awaited]
+        return [self._start(replace(flight, since=self._now)) for flight in again]
+
+    def next_input(self) -> WorkflowInput:
+        given: WorkflowInput = {**self._input, "state": self.state, "turnaround": self._turnaround}
+        given.pop("restart_lost_slices", None)
+        return given
+
+    def _newest_starts(self) -> list[_Flight]:
+        """Of each request that is still wanted, and isn't pausing, the flight that was started last."""
         newest: list[_Flight] = []
+        pausing = [flight.request for flight in self._paused()]
         for flight in self._flights.values():
-            if flight.request not in wanted or flight.request not in self._awaited:
+            if flight.request not in self._awaited or flight.request in pausing:
                 continue
             requests = [other.request for other in newest]
             if flight.request in requests:
                 newest[requests.index(flight.request)] = flight
             else:
                 newest.append(flight)
-        return [
-            self._start(replace(flight, since=self._now, starts=flight.starts + 1))
-            for flight in newest
-            if self._now - flight.since >= time_out * 2 ** (flight.starts - 1)
-        ]
+        return newest
 
-    def next_input(self) -> WorkflowInput:
-        return {**self._input, "state": self.state, "turnaround": self._turnaround}
+    def _paused(self) -> list[_Flight]:
+        return [flight for _, flight in self._pausing]
 
     def _start(self, flight: _Flight) -> StartSlice:
         number = self._started
@@ -265,4 +332,10 @@ class _History:
         if flight.request not in self._awaited:
             self._awaited.append(flight.request)
         self._started += 1
-        return StartSlice(number, flight.request, self._input["slice_seconds"])
+        return StartSlice(number, flight.request, self._patience.seconds_of(flight.starts))
+
+
+def _patience(given: WorkflowInput) -> Patience:
+    if "restart_lost_slices" in given:
+        return EarlierPatience(given["slice_seconds"], given["restart_lost_slices"])
+    return Patience(given["slice_seconds"])

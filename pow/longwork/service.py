@@ -8,14 +8,17 @@ import asyncio
 import difflib
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NotRequired, cast
 
 from typing_extensions import TypedDict  # schemas are made of some of these: typing's own only from Python 3.12 on
 
+from pow.errors import EngineError
 from pow.longwork.call import CallContext
 from pow.longwork.engine import Engine, Started, WorkflowState
 from pow.longwork.work import AnyWork, Message, Progress
@@ -26,10 +29,14 @@ DEFAULT_LISTED = 10
 
 # Between two progress reports to a caller that waits; each costs a look at the engine.
 _REPORT_SECONDS = 2.0
+# Before an engine that didn't answer is asked again.
+_TROUBLE_SECONDS = 0.25
 # Recent workflows among which an id is looked for that is close to an unknown one.
 _RECENT = 100
 # Of the 36 characters of an id some four may differ.
 _CLOSE = 0.88
+
+logger = logging.getLogger(__name__)
 
 
 class ToolNames(NamedTuple):
@@ -92,7 +99,9 @@ class LongWorkService:
         """
         job = self.work.parse(arguments)
         workflow_id, joined = await self.start_or_join(call, job, fresh=flag("fresh", arguments.get("fresh")))
-        state = await self._wait(call, workflow_id)
+        # From here on the caller gets the id, whatever becomes of the engine: the workflow is kept.
+        accepted = WorkflowState(workflow_id, "running", job=job, owner=call.caller)
+        state = await self._wait(call, accepted)
         result = await self._result(call, workflow_id, state)
         if joined:
             result["joined"] = True
@@ -149,16 +158,22 @@ class LongWorkService:
         """How far a workflow is whose job can be read."""
         assert state.job is not None
         report = self.work.report(self.work.begin(state.job)) if state.report is None else state.report
-        return self.work.progress(state.job, report)
+        return self.work.progress(state.job, report, self.engine.run_overhead)
 
-    async def _wait(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
+    async def _wait(self, call: CallContext, accepted: WorkflowState) -> WorkflowState | None:
+        """The workflow at its end or at the budget's; as it was seen last where the engine can't be reached."""
         loop = asyncio.get_running_loop()
         budget = self.wait_budget_seconds
         deadline = loop.time() + (budget if call.wait_seconds is None else min(budget, call.wait_seconds))
+        state: WorkflowState | None = accepted
         while True:
-            left = deadline - loop.time()
+            left = max(deadline - loop.time(), 0.0)
             seconds = left if call.report is None else min(left, _REPORT_SECONDS)
-            state = await self.engine.wait(call, workflow_id, seconds)
+            try:
+                state = await self.engine.wait(call, accepted.workflow_id, seconds)
+            except EngineError as error:
+                logger.warning("waiting for workflow %s: %s", accepted.workflow_id, error)
+                await asyncio.sleep(min(left, _TROUBLE_SECONDS))
             if state is None or state.ended or loop.time() >= deadline or self.engine.closing:
                 return state
             if call.report is not None and state.report is not None and state.job is not None:
@@ -177,8 +192,7 @@ class LongWorkService:
                 completed = {"status": "completed", "workflow_id": workflow_id, "result": result.text}
                 return cast(WorkResult, completed | {self.work.result_key: result.document})
             case "failed":
-                error = state.error or f"the {self.noun} failed without saying why"
-                return {"status": "failed", "workflow_id": workflow_id, "reason": "error", "error": error}
+                return self._failed(state)
             case "terminated":
                 return {
                     "status": "failed",
@@ -189,6 +203,16 @@ class LongWorkService:
                 }
             case "running":
                 return self._running(state)
+
+    def _failed(self, state: WorkflowState) -> WorkResult:
+        error = state.error or f"the {self.noun} failed without saying why"
+        result: WorkResult = {"status": "failed", "workflow_id": state.workflow_id, "reason": "error", "error": error}
+        if state.job is not None and state.report is not None:
+            progress = self.progress(state)
+            if progress.done:
+                result["progress"] = progress.document
+                result["error"] = f"{error}. It had come to: {progress.reached or progress.sentence}"
+        return result
 
     def _running(self, state: WorkflowState) -> WorkResult:
         workflow_id = state.workflow_id
@@ -203,7 +227,9 @@ class LongWorkService:
         return result
 
     async def _not_found(self, call: CallContext, asked_for: str) -> WorkResult:
-        known = [state.workflow_id for state in await self.engine.newest(call, _RECENT)]
+        known: list[str] = []
+        with suppress(EngineError):  # an id that is unknown is unknown all the same
+            known = [state.workflow_id for state in await self.engine.newest(call, _RECENT)]
         closest = difflib.get_close_matches(asked_for.strip().lower(), known, 1, _CLOSE)
         error = (
             f"There is no {self.noun} with this id on this server."

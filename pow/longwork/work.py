@@ -36,6 +36,8 @@ class Progress:
     """For programs: the work's own fields."""
     total: float | None = None
     """How much there is to do, where that is known."""
+    reached: str | None = None
+    """For people, in one line: what was done, without what is still to come; the sentence where that says no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +164,16 @@ class LongWork(Protocol[JobT, StateT, RequestT, AnswerT]):
         """
 
     def report(self, state: StateT) -> Message:
-        """What `progress` needs of a state, in 8 kB of JSON at most: engines carry it about."""
+        """What `progress` needs of a state, in 7 kB of JSON at most: engines carry it about."""
 
-    def progress(self, job: JobT, report: Message) -> Progress:
-        """How far the work is, here and now."""
+    def progress(self, job: JobT, report: Message, run_overhead: float = 0.0) -> Progress:
+        """How far the work is, here and now.
+
+        Args:
+            job: what was asked for.
+            report: what `report` made of its state.
+            run_overhead: seconds that the engine takes from one run to the next.
+        """
 
     def result(self, state: StateT) -> Result:
         """What a done work came to."""
@@ -260,7 +268,7 @@ class StepWork(ABC, Generic[JobT, StateT]):
     def report(self, state: Steps) -> Message:
         return state
 
-    def progress(self, job: JobT, report: Message) -> Progress:
+    def progress(self, job: JobT, report: Message, run_overhead: float = 0.0) -> Progress:
         return self.describe(job, self.restore(report)["state"])
 
     def result(self, state: Steps) -> Result:

@@ -32,6 +32,16 @@ def mining_app_html() -> str:
     return (UI_FOLDER / "mining_app.html").read_text("utf-8")
 
 
+def mining_app_contents() -> dict[str, Any]:
+    """The page as the contents of the resource that it is."""
+    return {
+        "uri": MINING_APP_URI,
+        "mimeType": MINING_APP_MIME_TYPE,
+        "text": mining_app_html(),
+        "_meta": MINING_APP_PAGE_META,
+    }
+
+
 def mining_app() -> "Apps":
     """The extension of the SDK that tells clients of the page and serves it."""
     from mcp.server.apps import Apps

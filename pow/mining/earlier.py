@@ -55,8 +55,8 @@ def state(document: Mapping[str, object]) -> MiningState:
 
 
 def report(document: Mapping[str, object]) -> MiningReport:
-    """A report: the first version's had no nonces, to begin with."""
-    return cast(MiningReport, {"nonces": [], **document})
+    """A report: the first versions' had no nonces, or not the one that was reached."""
+    return cast(MiningReport, {"nonces": [], "next_nonce": 0, **document})
 
 
 def found(answer: SliceAnswer) -> bool:

@@ -64,6 +64,8 @@ class MiningReport(TypedDict):
     seconds: float
     nonces: list[int]
     """Of the first mined blocks, 256 at most."""
+    next_nonce: int
+    """Of the block that is being mined: all nonces below it were tried."""
 
 
 class BlockDocument(TypedDict):

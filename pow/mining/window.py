@@ -78,6 +78,11 @@ class BlockWindow:
             return None
         return self.hit if self.hit == 0 or self._covers(0, self.hit) else None
 
+    @property
+    def next_nonce(self) -> int:
+        """All nonces below it were tried."""
+        return self.tried[0].stop if self.tried and self.tried[0].start == 0 else 0
+
     def add(self, start: int, stop: int, *, found: bool) -> int:
         """Count the nonces of [start, stop) as tried, of which the last one is a hit if one was found.
 

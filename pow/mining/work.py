@@ -17,7 +17,7 @@ from pow.mining.chain import DEFAULT_GENESIS, Block, Chain, block_digest, block_
 from pow.mining.messages import MiningJob, MiningReport, MiningState, SliceAnswer, SliceRequest
 from pow.mining.odds import expected_hashes, poll_after_seconds
 from pow.mining.pool import MinerPool, Reached
-from pow.mining.progress import progress_document, progress_sentence
+from pow.mining.progress import Pace, progress_document, progress_sentence, reached_sentence
 from pow.mining.window import BlockWindow, NonceRange, range_nonces, updated_rate
 from pow.units import integer
 
@@ -103,6 +103,8 @@ class MiningWork:
         return [*kept, *new]
 
     def run(self, request: SliceRequest, control: Control[SliceAnswer]) -> SliceAnswer:
+        if control.cancelled:
+            return {"nonce": None, "next_nonce": request["start"], "seconds": 0.0}
         began = time.monotonic()
 
         def tell(reached: Reached) -> None:
@@ -159,16 +161,19 @@ class MiningWork:
             "hashes": state["hashes"],
             "seconds": state["seconds"],
             "nonces": state["nonces"][:_REPORTED_NONCES],
+            "next_nonce": BlockWindow(state["tried"]).next_nonce,
         }
 
-    def progress(self, job: MiningJob, report: Message) -> Progress:
+    def progress(self, job: MiningJob, report: Message, run_overhead: float = 0.0) -> Progress:
         reported = earlier.report(report)
-        document = progress_document(reported, job["difficulty"], self.pool.rate)
+        pace = Pace(self.pool.rate, run_overhead)
+        document = progress_document(reported, job["difficulty"], pace)
         return Progress(
             done=float(reported["hashes"]),
-            sentence=progress_sentence(reported, job["difficulty"], self.pool.rate),
+            sentence=progress_sentence(reported, job["difficulty"], pace),
             poll_after_seconds=poll_after_seconds(document["expected_seconds_left"]),
             document=document,
+            reached=reached_sentence(reported),
         )
 
     def result(self, state: MiningState) -> Result:

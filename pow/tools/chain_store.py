@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +46,29 @@ class ChainStore(Protocol):
 
     async def save(self, name: str, document: bytes, *, overwrite: bool) -> bool:
         """Keep a document, whole or not at all; False when the name is taken and is not to be overwritten."""
+
+
+class LateChains:
+    """A store that is made when it is needed first, where making it takes time that most calls needn't wait for."""
+
+    def __init__(self, make: Callable[[], ChainStore]) -> None:
+        """
+        Args:
+            make: makes the store.
+        """
+        self._make = make
+        self._chains: ChainStore | None = None
+
+    async def load(self, name: str) -> bytes | None:
+        return await (await self._store()).load(name)
+
+    async def save(self, name: str, document: bytes, *, overwrite: bool) -> bool:
+        return await (await self._store()).save(name, document, overwrite=overwrite)
+
+    async def _store(self) -> ChainStore:
+        if self._chains is None:
+            self._chains = await asyncio.to_thread(self._make)
+        return self._chains
 
 
 class FolderChains:

@@ -99,26 +99,24 @@ def house_of(
     return House(name, title, instructions, service, identities, tools)
 
 
-def mining_house(work: MiningWork, engine: Engine, settings: Settings, chains: ChainStore | None = None) -> House:
+def mining_house(work: MiningWork, engine: Engine, settings: Settings, chains: ChainStore) -> House:
     """The miner's house.
 
     Args:
         work: what `mining_work` made.
         engine: where its workflows run.
         settings: defaults, limits, and the budget of a wait.
-        chains: where named chains are kept; None where a host gives each call a store of its own.
+        chains: where named chains are kept.
     """
     service = LongWorkService(work, engine, NAMES, settings.wait_budget_seconds)
     identities = Identities(OnBehalfOf.from_settings(settings))
-    tools = [*mining_tools(service, work, settings)]
-    if chains is not None:
-        tools += chain_tools(service, chains)
+    tools = (*mining_tools(service, work, settings), *chain_tools(service, chains), whoami_tool(identities))
     return House(
         "pow-mcp",
         "Proof-of-work miner",
         INSTRUCTIONS,
         service,
         identities,
-        (*tools, whoami_tool(identities)),
+        tools,
         (demo_prompt(settings),),
     )

@@ -11,7 +11,7 @@ from pow.longwork.service import LongWorkService
 from pow.mining.calibration import DEFAULT_CHANCE, calibrate
 from pow.mining.chain import Chain, verify_chain
 from pow.mining.odds import chance_within_seconds, expected_seconds
-from pow.mining.progress import odds, quantile
+from pow.mining.progress import Pace, odds, quantile_seconds
 from pow.mining.work import MiningWork
 from pow.settings import Settings
 from pow.tools.declarations import READS, Argument, Tool, count_to
@@ -56,6 +56,7 @@ class MiningQueries:
             settings: its limits.
         """
         self._work = work
+        self._engine = service.engine
         self._budget = service.wait_budget_seconds
         self.settings = settings
 
@@ -93,17 +94,20 @@ class MiningQueries:
         job = self._work.parse(arguments)
         difficulty, blocks = job["difficulty"], job["blocks"]
         rate, budget = self._work.pool.rate, self._budget
-        median, nearly = (quantile(chance, difficulty, blocks) / rate for chance in (0.5, 0.95))
-        chance = chance_within_seconds(budget, difficulty, blocks, rate)
+        pace = Pace(rate, self._engine.run_overhead)
+        # What the budget leaves for hashing.
+        hashing = max(budget - blocks * pace.block_seconds, 0.0)
+        median, nearly = (quantile_seconds(chance, difficulty, blocks, pace) for chance in (0.5, 0.95))
+        chance = chance_within_seconds(hashing, difficulty, blocks, rate)
         fits = chance >= DEFAULT_CHANCE
         estimate: Estimate = {
             "difficulty": difficulty,
             "blocks": blocks,
             "hashes_per_second": round(rate),
-            "expected_seconds": _digits(expected_seconds(difficulty, blocks, rate)),
+            "expected_seconds": _digits(expected_seconds(difficulty, blocks, rate) + blocks * pace.block_seconds),
             "median_seconds": _digits(median),
             "percentile_95_seconds": _digits(nearly),
-            "odds": odds(difficulty, blocks, rate),
+            "odds": odds(difficulty, blocks, pace),
             "budget_seconds": budget,
             "chance_within_budget": round(chance, 4),
             "fits_budget": fits,
@@ -112,7 +116,7 @@ class MiningQueries:
                 f"start_mining waits for {budget:g} s, which is {'' if fits else 'not '}enough."
             ),
         }
-        largest = calibrate(rate, budget, blocks).recommended if budget else None
+        largest = calibrate(rate, hashing, blocks).recommended if hashing else None
         if largest is not None:
             estimate["largest_difficulty_within_budget"] = min(largest, self.settings.max_difficulty)
         return estimate

@@ -1,7 +1,6 @@
 """The self-hosted server's process: it listens, serves the MCP tools, and ends without losing work."""
 
 import asyncio
-import atexit
 import errno
 import logging
 import os
@@ -52,9 +51,8 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
         EngineError: the port is taken, or the engine can't be started.
         SettingsError, BackendError: a setting isn't allowed.
     """
-    with MinerPool(settings.mining_threads) as pool:
+    with MinerPool(settings.mining_threads) as pool, _chain_store(options.state_dir) as chains:
         work = mining_work(pool, settings)
-        chains = _chain_store(options.state_dir)
 
         def routes(house: House) -> Sequence[Route]:
             # It shows everybody's workflows, and lets anybody cancel them.
@@ -93,15 +91,16 @@ async def serve_house(
             await _Server(config, engine, _start_line(listener, house)).serve(sockets=[listener])
 
 
-def _chain_store(state_dir: Path | None) -> ChainStore:
+@contextmanager
+def _chain_store(state_dir: Path | None) -> Iterator[ChainStore]:
     """Blob Storage where the environment names one, else a folder, which an ephemeral server forgets."""
     if names_a_storage(os.environ):
-        return BlobChains(os.environ)
-    if state_dir is None:
-        forgotten = tempfile.TemporaryDirectory(prefix="pow-mcp-chains-")
-        atexit.register(forgotten.cleanup)
-        return FolderChains(Path(forgotten.name))
-    return FolderChains(state_dir / CHAINS)
+        yield BlobChains(os.environ)
+    elif state_dir is None:
+        with tempfile.TemporaryDirectory(prefix="pow-mcp-chains-") as forgotten:
+            yield FolderChains(Path(forgotten))
+    else:
+        yield FolderChains(state_dir / CHAINS)
 
 
 def _start_line(listener: socket.socket, house: House) -> str:

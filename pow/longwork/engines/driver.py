@@ -1,39 +1,40 @@
-"""Drives the orchestration's steps on an SDK's context, and runs its activity: the same way on every such engine."""
+"""Drives the orchestration's steps on an SDK's context, the same way on every such engine."""
 
-import threading
-import time
+import json
 import uuid
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, TypedDict
+from collections.abc import Generator
+from typing import Any, Protocol
 
 from pow.longwork.engine import EngineStatus, WorkflowState
+from pow.longwork.engines.activities import FAILURE, ActivityInput
 from pow.longwork.orchestration import (
     AwaitSlice,
     ContinueAsNew,
+    Event,
     Report,
     SliceEnded,
+    SliceFailed,
+    SlicesFailed,
     StartSlice,
     TimedOut,
     WorkflowInput,
     orchestrate,
     read_input,
 )
-from pow.longwork.work import AnyWork, Control, Message
+from pow.longwork.work import AnyWork, Message
 
 # The scheduler bills each slice and takes some time to hand it out; a crash repeats it.
 SLICE_SECONDS = 10.0
+
+# Durable Functions takes 16 KB of UTF-16 as a custom status.
+_SHOWN_CHARACTERS = 7500
 
 # Of a workflow's id; the next one says which version of a GUID it is.
 _PREFIX_DIGITS = 12
 
 
-class ActivityInput(TypedDict):
-    """What an activity is asked for."""
-
-    request: Message
-    seconds: float
-    workflow_id: str
+class ActivityFailed(Exception):
+    """An activity has no answer: its process has died, or its host has given it up; says which, for people."""
 
 
 class OrchestrationContext(Protocol):
@@ -59,7 +60,11 @@ class OrchestrationContext(Protocol):
         """A task that gives the first of these that ends."""
 
     def answer(self, ended: Any) -> Message:
-        """What an activity answered; raises what it failed with."""
+        """What an activity answered.
+
+        Raises:
+            ActivityFailed: nothing.
+        """
 
     def report(self, report: Message) -> None:
         """Let this be seen by whoever asks for the state."""
@@ -70,17 +75,21 @@ class OrchestrationContext(Protocol):
 
 def drive(work: AnyWork, document: Message, context: OrchestrationContext) -> Generator[Any, Any, Message | None]:
     """The orchestration: yields tasks and is sent their results, as both SDKs want it."""
-    steps = orchestrate(work, read_input(work, document), context.now())
+    given = read_input(work, document)
+    steps = orchestrate(work, given, context.now())
     slices: dict[int, tuple[int, Any]] = {}  # the task's identity -> its slice's number, the task
     timer: Any = None
     timer_seconds = 0.0
-    answer: SliceEnded | TimedOut | None = None
+    event: Event | None = None
     while True:
         try:
-            step = steps.send(answer)
+            step = steps.send(event)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        answer = None
+        except SlicesFailed as failed:
+            context.report(_shown(given, work.report(failed.state), failed.state))
+            raise
+        event = None
         match step:
             case StartSlice(number, request, seconds):
                 called = context.call_activity(
@@ -98,67 +107,56 @@ def drive(work: AnyWork, document: Message, context: OrchestrationContext) -> Ge
                 ended = yield context.any_of(waiting if timer is None else [*waiting, timer])
                 if ended is timer:
                     timer = None
-                    answer = TimedOut(context.now())
+                    event = TimedOut(context.now())
                     continue
                 if timer is not None and context.fresh_timers:
                     timer.cancel()
                     timer = None
                 number, _ = slices.pop(id(ended))
-                answer = SliceEnded(number, context.answer(ended), context.now())
+                event = _slice_event(number, context, ended)
             case Report(report):
-                context.report(report)
-            case ContinueAsNew(given):
-                context.continue_as_new(given)
+                context.report(_shown(given, report))
+            case ContinueAsNew(next_input):
+                context.continue_as_new(next_input)
 
 
-class Activities:
-    """The activity of a process, and the runs that are under way in it. Thread-safe."""
+def _shown(given: WorkflowInput, report: Message, state: Message | None = None) -> Message:
+    """A custom status: lists of a service have it, where they have no inputs.
 
-    def __init__(self, work: AnyWork) -> None:
-        self._work = work
-        self._lock = threading.Lock()
-        self._running: dict[str, list[Control[Any]]] = {}
-        self._closing = False
+    Args:
+        given: tells whose the workflow is.
+        report: how far it is.
+        state: from which an equal workflow may go on; left out where a custom status has no room for it.
+    """
+    shown = {"workflow": {"owner": given["owner"], "created_at": given.get("created_at")}, "report": report}
+    if state is not None and len(json.dumps([report, state])) < _SHOWN_CHARACTERS:
+        return {**shown, "state": state}
+    return shown
 
-    def run(self, document: Message, workflow_id: str | None = None) -> Message:
-        """The activity: run the work on an input for as long as that says.
 
-        Args:
-            document: an `ActivityInput`, or the first version's: a request with the seconds beside its fields.
-            workflow_id: whose it is, where the SDK says so.
-        """
-        given: Any = document
-        deadline = time.monotonic() + given["seconds"]
-        control: Control[Any] = Control(
-            workflow_id or str(given["workflow_id"]), lambda: self._closing or time.monotonic() >= deadline
-        )
-        with self._registered(control):
-            answer: Message = self._work.run(given.get("request", given), control)
-            return answer
+def shown_owner(shown: Any) -> tuple[bool, str | None]:
+    """Whether a custom status tells who started its workflow, and who that is."""
+    if isinstance(shown, dict) and isinstance(shown.get("workflow"), dict) and "owner" in shown["workflow"]:
+        return True, shown["workflow"]["owner"]
+    return False, None
 
-    def cancel(self, workflow_id: str) -> None:
-        """End the workflow's runs in this process at once."""
-        with self._lock:
-            controls = list(self._running.get(workflow_id, ()))
-        for control in controls:
-            control.cancel()
 
-    def close(self) -> None:
-        """Let every run return soon with what it has, now and from now on."""
-        self._closing = True
+def _report_of(shown: Any) -> Message | None:
+    """The report in a custom status, as this version or an earlier one set it."""
+    if isinstance(shown, dict) and {"workflow", "report"} <= shown.keys():
+        report: Message = shown["report"]
+        return report
+    return shown if isinstance(shown, dict) else None
 
-    @contextmanager
-    def _registered(self, control: Control[Any]) -> Iterator[None]:
-        with self._lock:
-            self._running.setdefault(control.workflow_id, []).append(control)
-        try:
-            yield
-        finally:
-            with self._lock:
-                controls = self._running[control.workflow_id]
-                controls.remove(control)
-                if not controls:
-                    del self._running[control.workflow_id]
+
+def _slice_event(number: int, context: OrchestrationContext, ended: Any) -> Event:
+    try:
+        answer = context.answer(ended)
+    except ActivityFailed as failed:
+        return SliceFailed(number, str(failed), final=False, now=context.now())
+    if FAILURE in answer:
+        return SliceFailed(number, str(answer[FAILURE]), final=True, now=context.now())
+    return SliceEnded(number, answer, context.now())
 
 
 def id_prefix(twin_key: str) -> str:
@@ -177,15 +175,15 @@ def workflow_state(
     workflow_id: str,
     status: EngineStatus,
     *,
-    given: Message | None,
-    report: Message | None,
-    output: Message | None,
+    given: Any,
+    shown: Any,
+    output: Any,
     error: str | None,
     created_at: float,
     updated_at: float,
 ) -> WorkflowState:
     """A workflow as a durable engine tells of it: its orchestration's input, custom status and output, as JSON."""
-    fields: Any = given or {}
+    fields: dict[str, Any] = given if isinstance(given, dict) else {}
     try:
         job = work.job_of(fields.get("job", fields))
     except (ValueError, KeyError, TypeError):
@@ -194,9 +192,10 @@ def workflow_state(
         workflow_id,
         status,
         job=job,
-        report=report,
+        report=_report_of(shown),
         output=work.restore(output) if status == "completed" and output else None,
         error=error,
+        kept=work.restore(shown["state"]) if status == "failed" and "state" in (shown or ()) else None,
         owner=fields.get("owner"),
         created_at=fields.get("created_at", created_at),
         updated_at=updated_at,

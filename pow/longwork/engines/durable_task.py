@@ -6,30 +6,37 @@ The activity runs in this process; the scheduler keeps the workflows, and hands 
 import asyncio
 import json
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+import durabletask.internal.orchestrator_service_pb2 as pb
 import grpc
 from durabletask import task
-from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationState, OrchestrationStatus
+from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 from durabletask.worker import ConcurrencyOptions
 
 from pow.errors import EngineError
 from pow.longwork.call import CallContext
-from pow.longwork.engine import EngineStatus, WorkflowState
-from pow.longwork.engines.driver import (
-    SLICE_SECONDS,
-    ActivityInput,
-    drive,
-    workflow_state,
+from pow.longwork.engine import KEEP_SECONDS, EngineStatus, WorkflowState
+from pow.longwork.engines.activities import ActivityInput
+from pow.longwork.engines.driver import SLICE_SECONDS, ActivityFailed, drive, shown_owner, workflow_state
+from pow.longwork.engines.listing import Entry
+from pow.longwork.engines.polled import CALL_SECONDS, PolledEngine
+from pow.longwork.engines.scheduler import (
+    SchedulerAddress,
+    SchedulerClient,
+    SchedulerWorker,
+    scheduler_client,
+    scheduler_worker,
 )
-from pow.longwork.engines.polled import PolledEngine
-from pow.longwork.engines.scheduler import SchedulerAddress, SchedulerWorker, scheduler_client, scheduler_worker
 from pow.longwork.orchestration import WorkflowInput
+from pow.longwork.overhead import Overhead
 from pow.longwork.work import AnyWork, Message
 
 # An activity only waits for its work; but few at once leave other machines their share, and one at a time where
@@ -39,10 +46,14 @@ _ACTIVITIES = 16
 _SHARED_ACTIVITIES = 1
 _ORCHESTRATIONS = 8
 
-# For slices that a shutdown has ended to be answered for; they only have to be sent.
-_ANSWER_SECONDS = 5.0
-# Workflows that a list looks at, everybody's, and that are counted: the newest.
-_LOOKED_AT = 1000
+# For slices that a shutdown has ended to be answered for, which only have to be sent; and for the connection's end.
+_ANSWER_SECONDS = 1.5
+_CLOSE_SECONDS = 0.5
+
+# From one slice to the next, until it was measured here.
+_OVERHEAD_SECONDS = 0.005
+
+_PURGE_SECONDS = 3600.0
 
 _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.COMPLETED: "completed",
@@ -50,14 +61,13 @@ _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.TERMINATED: "terminated",
 }
 
-_RUNNING = (OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED)
-
-_sdk_logger = logging.getLogger(__name__).getChild("sdk")
+logger = logging.getLogger(__name__)
+_sdk_logger = logger.getChild("sdk")
 
 
 @dataclass(slots=True)
 class _Connection:
-    client: AsyncTaskHubGrpcClient
+    client: SchedulerClient
     worker: SchedulerWorker
 
 
@@ -74,9 +84,11 @@ class DurableTaskEngine(PolledEngine):
             slice_seconds: how long one activity runs.
             width: how many worker processes run slices of the same workflow at once.
         """
-        super().__init__(work, slice_seconds=slice_seconds, width=width)
+        super().__init__(work, Overhead(_OVERHEAD_SECONDS), slice_seconds=slice_seconds, width=width)
         self._scheduler = scheduler
         self._connected: _Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._purging: asyncio.Task[None] | None = None
 
     def describe(self) -> str:
         return f"Durable Task Scheduler at {self._scheduler.endpoint}, task hub {self._scheduler.taskhub}"
@@ -87,20 +99,31 @@ class DurableTaskEngine(PolledEngine):
         worker = scheduler_worker(self._scheduler, _sdk_logger, _concurrency(activities))
         worker.add_orchestrator(self._orchestrator())
         worker.add_activity(self._activity())
+        # A hub may be other apps', too: what this worker doesn't know, it would fail.
+        worker.use_work_item_filters()
         worker.start()  # type: ignore[no-untyped-call]
+        self._loop = asyncio.get_running_loop()
         self._connected = _Connection(scheduler_client(self._scheduler, _sdk_logger), worker)
+        self._purging = asyncio.create_task(self._purge_now_and_then())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop without losing work: slices end with what they have, workflows stay unfinished."""
         self.begin_shutdown()
         connection, self._connected = self._connected, None
-        if connection is not None:
-            await connection.client.close()
-            await asyncio.to_thread(connection.worker.wait_for_answers, _ANSWER_SECONDS)
-            # The SDK tells as an error that the stream of work, which stop() cancels, was cancelled.
-            _sdk_logger.setLevel(logging.CRITICAL)
-            await asyncio.to_thread(connection.worker.stop)
+        if connection is None:
+            return
+        if self._purging is not None:
+            self._purging.cancel()
+        # The SDK tells as an error that the stream of work, which stop() cancels, was cancelled.
+        _sdk_logger.setLevel(logging.CRITICAL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await connection.client.close()
+        # In a daemon's thread: a scheduler that doesn't answer would keep the SDK, and so this process, for a minute.
+        ending = threading.Thread(target=_end_worker, args=[connection.worker], daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, _ANSWER_SECONDS + _CLOSE_SECONDS)
 
     def begin_shutdown(self) -> None:
         """End the slices of this process, and let every `wait` return now."""
@@ -111,8 +134,12 @@ class DurableTaskEngine(PolledEngine):
         async with self._calls() as client:
             await client.schedule_new_orchestration(self._work.name, input=given, instance_id=workflow_id)
 
-    async def _running(self, call: CallContext, prefix: str) -> Sequence[WorkflowState]:
-        return await self._query(runtime_status=list(_RUNNING), instance_id_prefix=prefix)
+    async def _twin(self, call: CallContext, job: Message, prefix: str) -> WorkflowState | None:
+        try:
+            return await super()._twin(call, job, prefix)
+        except NotSupported as error:
+            logger.warning("equal calls start workflows of their own: %s", error)
+            return None
 
     async def _terminate(self, call: CallContext, workflow_id: str) -> None:
         async with self._calls() as client:
@@ -121,34 +148,88 @@ class DurableTaskEngine(PolledEngine):
     async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         async with self._calls() as client:
             found = await client.get_orchestration_state(workflow_id)
-        return None if found is None else self._workflow_state(found)
+        return None if found is None or found.name != self._work.name else self._workflow_state(found)
 
-    async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
-        states = await self._query(max_instance_count=_LOOKED_AT)
-        newest = sorted(states, key=lambda state: state.created_at or 0.0, reverse=True)
-        return [state for state in newest if state.owner == call.caller][:limit]
+    async def _pages(
+        self,
+        call: CallContext,
+        *,
+        prefix: str = "",
+        statuses: Sequence[EngineStatus] = (),
+        since: float | None = None,
+    ) -> AsyncIterator[Sequence[Entry]]:
+        query = OrchestrationQuery(
+            runtime_status=[known for known in OrchestrationStatus if _status(known) in statuses] or None,
+            instance_id_prefix=prefix or None,
+            created_time_from=None if since is None else datetime.fromtimestamp(since, UTC),
+            fetch_inputs_and_outputs=False,
+        )
+        async for page in self._listed(query):
+            yield [_entry(found) for found in page]
 
-    async def counts(self, call: CallContext) -> Mapping[EngineStatus, int]:
-        query = OrchestrationQuery(max_instance_count=_LOOKED_AT, fetch_inputs_and_outputs=False)
+    async def _listed(self, query: OrchestrationQuery) -> AsyncIterator[list[pb.OrchestrationState]]:
+        """The work's workflows that a query finds, page by page; other apps may share the hub."""
         async with self._calls() as client:
-            found = await client.get_all_orchestration_states(query)
-        return Counter(_ENDED.get(state.runtime_status, "running") for state in found)
+            pages = client.pages(query)
+        while True:
+            async with self._calls():
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield [found for found in page if found.name == self._work.name]
 
-    async def _query(self, **conditions: Any) -> list[WorkflowState]:
-        query = OrchestrationQuery(fetch_inputs_and_outputs=True, **conditions)
-        async with self._calls() as client:
-            found = await client.get_all_orchestration_states(query)
-        return [self._workflow_state(state) for state in found]
+    async def _purge_now_and_then(self) -> None:
+        """Forget workflows that ended long ago, where the scheduler has no retention policy of its own."""
+        while True:
+            try:
+                await self._purge()
+            except EngineError as error:
+                logger.debug("nothing was purged: %s", error)
+            await asyncio.sleep(_PURGE_SECONDS)
+
+    async def _purge(self) -> None:
+        query = OrchestrationQuery(runtime_status=list(_ENDED), fetch_inputs_and_outputs=False)
+        oldest = time.time() - KEEP_SECONDS
+        async for page in self._listed(query):
+            for found in page:
+                if found.lastUpdatedTimestamp.ToSeconds() < oldest:
+                    async with self._calls() as client:
+                        await client.purge_orchestration(found.instanceId, recursive=False)
 
     @asynccontextmanager
-    async def _calls(self) -> AsyncIterator[AsyncTaskHubGrpcClient]:
+    async def _calls(self) -> AsyncIterator[SchedulerClient]:
+        """For one call of the client: it ends in time, whatever the scheduler does.
+
+        Raises:
+            EngineError: the scheduler didn't do what it was asked for.
+        """
         if self._connected is None:
             raise EngineError("the workflow engine is not running")
         try:
-            yield self._connected.client
+            async with asyncio.timeout(CALL_SECONDS):
+                yield self._connected.client
+        except TimeoutError as error:
+            raise EngineError(
+                f"the workflow engine ({self.describe()}) did not answer within {CALL_SECONDS:g} s"
+            ) from error
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise NotSupported(
+                    f"the workflow engine ({self.describe()}) has no such call, as some can't list workflows: {details}"
+                ) from error
             raise EngineError(f"the workflow engine ({self.describe()}) did not answer: {details}") from error
+
+    def _has_ended(self, workflow_id: str) -> bool:
+        """Called in a thread of the worker's; True, too, for a workflow that the scheduler has forgotten."""
+
+        async def has_ended() -> bool:
+            async with self._calls() as client:
+                found = await client.get_orchestration_state(workflow_id, fetch_payloads=False)
+            return found is None or found.runtime_status in _ENDED
+
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(has_ended(), self._loop).result(CALL_SECONDS)
 
     def _orchestrator(self) -> "task.Orchestrator[Any, Any]":
         def orchestrator(
@@ -161,7 +242,7 @@ class DurableTaskEngine(PolledEngine):
 
     def _activity(self) -> "task.Activity[Any, Any]":
         def activity(context: task.ActivityContext, given: Message) -> Message:
-            return self._activities.run(given, context.orchestration_id)
+            return self._activities.run(given, context.orchestration_id, self._has_ended)
 
         activity.__name__ = self._work.activity_name
         return activity
@@ -170,14 +251,18 @@ class DurableTaskEngine(PolledEngine):
         return workflow_state(
             self._work,
             found.instance_id,
-            _ENDED.get(found.runtime_status, "running"),
+            _status(found.runtime_status),
             given=_loaded(found.serialized_input),
-            report=_loaded(found.serialized_custom_status),
+            shown=_loaded(found.serialized_custom_status),
             output=_loaded(found.serialized_output),
-            error=found.failure_details.message if found.failure_details else None,
+            error=_words(found.failure_details.message) if found.failure_details else None,
             created_at=found.created_at.replace(tzinfo=UTC).timestamp(),
             updated_at=found.last_updated_at.replace(tzinfo=UTC).timestamp(),
         )
+
+
+class NotSupported(EngineError):
+    """The service has no such call: some that speak the protocol can't list."""
 
 
 class _Context:
@@ -207,7 +292,10 @@ class _Context:
         return task.when_any(tasks)
 
     def answer(self, ended: "task.Task[Message]") -> Message:
-        return ended.get_result()
+        try:
+            return ended.get_result()
+        except task.TaskFailedError as error:
+            raise ActivityFailed(_words(error.details.message or str(error))) from error
 
     def report(self, report: Message) -> None:
         self._context.set_custom_status(report)
@@ -222,6 +310,26 @@ def _concurrency(activities: int) -> ConcurrencyOptions:
         maximum_concurrent_orchestration_work_items=_ORCHESTRATIONS,
         maximum_thread_pool_workers=activities + _ORCHESTRATIONS,
     )
+
+
+def _end_worker(worker: SchedulerWorker) -> None:
+    worker.wait_for_answers(_ANSWER_SECONDS)
+    worker.stop()  # type: ignore[no-untyped-call]
+
+
+def _status(status: OrchestrationStatus) -> EngineStatus:
+    return _ENDED.get(status, "running")
+
+
+def _entry(found: pb.OrchestrationState) -> Entry:
+    status = _status(OrchestrationStatus(found.orchestrationStatus))
+    known, owner = shown_owner(_loaded(found.customStatus.value))
+    return Entry(found.instanceId, status, found.createdTimestamp.ToNanoseconds() / 1e9, owner=owner, owner_known=known)
+
+
+def _words(message: str) -> str:
+    """What went wrong, without what the SDK puts in front of it."""
+    return re.sub(r"^\S+: Activity task #\d+ failed: ", "", message).strip() or "it didn't say why"
 
 
 def _loaded(text: str | None) -> Any:

@@ -21,6 +21,7 @@ from pow.longwork.engine import EngineStatus, Started, WorkflowState
 from pow.longwork.engines.journal import FILE_NAME
 from pow.longwork.engines.table import Table, Workflow, why
 from pow.longwork.engines.turns import Turns
+from pow.longwork.overhead import Overhead
 from pow.longwork.work import AnyWork, Control, Message
 
 # How long a turn is while others wait: short enough that nobody notices, and long enough that its end (a row
@@ -28,6 +29,9 @@ from pow.longwork.work import AnyWork, Control, Message
 _TURN_SECONDS = 0.1
 # For runs to end in at a shutdown; one that takes no notice is left behind with its last partial answer.
 _END_SECONDS = 2.0
+
+# From one run to the next, until it was measured here.
+_OVERHEAD_SECONDS = 50e-6
 
 T = TypeVar("T")
 
@@ -52,6 +56,7 @@ class EmbeddedEngine:
         # The table's lock guards the turns, too.
         self._changed = self._table.changed
         self._turns: Turns[Workflow] = Turns()
+        self._overhead = Overhead(_OVERHEAD_SECONDS)
         self._threads: list[threading.Thread] = []
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +65,10 @@ class EmbeddedEngine:
         if self._state_dir is None:
             return "embedded engine, kept in memory"
         return f"embedded engine, journal {self._state_dir / FILE_NAME}"
+
+    @property
+    def run_overhead(self) -> float:
+        return self._overhead.seconds
 
     def fault(self) -> str | None:
         return self._table.fault
@@ -229,8 +238,14 @@ class EmbeddedEngine:
             return gives_way or time.monotonic() - began >= _TURN_SECONDS
 
         claim = self._next_run(workflow, is_over)
+        used, runs = workflow.used, 0
         while claim is not None:
             claim = self._run(workflow, *claim, is_over)
+            runs += 1
+        if runs > 1:
+            overhead = (time.monotonic() - began - (workflow.used - used)) / runs
+            with self._changed:
+                self._overhead.add(max(overhead, 0.0))
 
     def _next_run(self, workflow: Workflow, is_over: Callable[[], bool]) -> tuple[Message, Control[Any]] | None:
         """Begin what the work plans next, if there is anything; finish the workflow if it is done."""

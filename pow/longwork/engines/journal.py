@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pow.errors import EngineError
-from pow.longwork.engine import EngineStatus
+from pow.longwork.engine import KEEP_SECONDS, EngineStatus
 from pow.longwork.engines import wal
 from pow.longwork.work import Message
 
 FILE_NAME = "journal.sqlite3"
 
-# Workflows that have ended are kept for a week of the time that servers have run on the file.
-KEEP_SECONDS = 7 * 24 * 3600.0
 
 # The log is moved into the file when it is as long as this: some thousand writes.
 _LONG_LOG_BYTES = 4 << 20

@@ -1,49 +1,79 @@
-"""What engines share whose workflows a service keeps: it is asked again and again, and tells nothing by itself."""
+"""What engines share whose workflows a service keeps: it is asked again and again, and tells nothing by itself.
+
+Such a service is elsewhere: it stalls, restarts, and is cut off. So every call ends in time, waits outlive what passes,
+and what was accepted is known by the id that was made for it here.
+"""
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
+from pow.errors import EngineError
 from pow.longwork.call import CallContext
 from pow.longwork.engine import Started, WorkflowState
-from pow.longwork.engines.driver import SLICE_SECONDS, Activities, id_prefix, new_id
+from pow.longwork.engines.activities import Activities
+from pow.longwork.engines.driver import SLICE_SECONDS, id_prefix, new_id
+from pow.longwork.engines.listing import Listing
 from pow.longwork.orchestration import WorkflowInput, first_input
+from pow.longwork.overhead import Overhead
 from pow.longwork.work import AnyWork, Message
 
 # Between two looks at a workflow that somebody waits for: ever less often.
-_POLL_SECONDS = (0.05, 1.0)
+_POLL_SECONDS = (0.005, 1.0)
 _POLL_GROWTH = 1.5
-# After a terminate it ends as soon as its service has heard of it.
+# Before the next look when the service didn't answer.
+_TROUBLE_SECONDS = 0.25
+# A look by somebody who waits no longer may take this long all the same.
+_SHORTEST_LOOK_SECONDS = 2.0
+
+# For one answer of the service, for a start with all that it takes, and for a cancel until it has taken effect.
+CALL_SECONDS = 5.0
+_START_SECONDS = 5.0
 _CANCEL_SECONDS = 10.0
 
+logger = logging.getLogger(__name__)
 
-class PolledEngine(ABC):
+
+class PolledEngine(Listing, ABC):
     """The part of an `Engine` that is the same on each of them."""
 
-    def __init__(self, work: AnyWork, *, slice_seconds: float = SLICE_SECONDS, width: int = 1) -> None:
+    def __init__(
+        self, work: AnyWork, overhead: Overhead, *, slice_seconds: float = SLICE_SECONDS, width: int = 1
+    ) -> None:
         """
         Args:
             work: what its workflows do.
+            overhead: what the service takes from one slice to the next.
             slice_seconds: how long one activity runs.
             width: how many workers run slices of the same workflow at once.
         """
+        super().__init__()
         self._work = work
         self._slice_seconds = slice_seconds
         self._width = width
-        self._activities = Activities(work)
+        self._activities = Activities(work, overhead)
         # Set when the process ends: nobody should wait any longer.
         self._ending = asyncio.Event()
-        # From the look for a twin to its start: two equal calls in the same moment are twins, too.
-        self._starting = asyncio.Lock()
+        # By the twin's key, from the look for a twin to its start: two equal calls in the same moment are twins, too.
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def closing(self) -> bool:
         return self._ending.is_set()
 
+    @property
+    def run_overhead(self) -> float:
+        return self._activities.overhead.seconds
+
     def fault(self) -> str | None:
         return None
+
+    @abstractmethod
+    def describe(self) -> str:
+        """As in `Engine`."""
 
     @abstractmethod
     async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
@@ -54,51 +84,102 @@ class PolledEngine(ABC):
         """Start an orchestration under an id."""
 
     @abstractmethod
-    async def _running(self, call: CallContext, prefix: str) -> Sequence[WorkflowState]:
-        """The running workflows whose ids begin so."""
-
-    @abstractmethod
     async def _terminate(self, call: CallContext, workflow_id: str) -> None:
         """Ask for the end of a workflow."""
 
     async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
-        async with self._starting:
-            running = [] if fresh else await self._running(call, id_prefix(twin_key))
-            for state in running:
-                # Prefixes may be equal by chance.
-                if (state.job, state.owner) == (job, call.caller):
-                    return Started(state.workflow_id, joined=True)
-            given = first_input(
-                self._work,
-                job,
-                slice_seconds=self._slice_seconds,
-                width=self._width,
-                restart_lost_slices=self._width > 1,
-                owner=call.caller,
-                created_at=time.time(),
-            )
-            workflow_id = new_id(twin_key)
-            await self._begin(call, workflow_id, given)
+        lock = self._starting.setdefault(twin_key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_START_SECONDS), lock:
+                twin = None if fresh else await self._twin(call, job, id_prefix(twin_key))
+                if twin is not None and not twin.ended:
+                    return Started(twin.workflow_id, joined=True)
+                workflow_id = new_id(twin_key)
+                await self._begin_for_sure(call, workflow_id, job, None if twin is None else twin.kept)
+        except TimeoutError as error:
+            raise EngineError(
+                f"{self.describe()} did not say within {_START_SECONDS:g} s whether it accepted the workflow; "
+                "the list of workflows shows it if it did"
+            ) from error
         return Started(workflow_id)
+
+    async def _twin(self, call: CallContext, job: Message, prefix: str) -> WorkflowState | None:
+        """An equal workflow that runs, or else one that has failed, from whose state another may go on."""
+        kept: WorkflowState | None = None
+        for entry in await self._entries(call, prefix=prefix, statuses=("running", "failed")):
+            state = await self.state(call, entry.workflow_id)
+            # Prefixes may be equal by chance.
+            if state is None or (state.job, state.owner) != (job, call.caller):
+                continue
+            if not state.ended:
+                return state
+            if state.kept is not None and (kept is None or (state.created_at or 0.0) > (kept.created_at or 0.0)):
+                kept = state
+        return kept
+
+    async def _begin_for_sure(
+        self, call: CallContext, workflow_id: str, job: Message, state: Message | None = None
+    ) -> None:
+        """Start a workflow, once. When an answer was lost on its way, the id tells whether the order was, too.
+
+        Args:
+            call: the caller becomes its owner.
+            workflow_id: its new id.
+            job: what it is about.
+            state: from which it goes on; None to begin at the beginning.
+        """
+        given = first_input(
+            self._work,
+            job,
+            slice_seconds=self._slice_seconds,
+            width=self._width,
+            owner=call.caller,
+            created_at=time.time(),
+            state=state,
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _START_SECONDS
+        while True:
+            try:
+                return await self._begin(call, workflow_id, given)
+            except EngineError:
+                if loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_TROUBLE_SECONDS)
+            with suppress(EngineError):
+                if await self.state(call, workflow_id) is not None:
+                    return None
 
     async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         pause, longest = _POLL_SECONDS
+        seen: WorkflowState | None = None
         while True:
-            state = await self.state(call, workflow_id)
+            trouble: EngineError | None = None
+            try:
+                async with asyncio.timeout(max(deadline - loop.time(), _SHORTEST_LOOK_SECONDS)):
+                    seen = await self.state(call, workflow_id)
+                if seen is None or seen.ended:
+                    return seen
+            except EngineError as error:
+                trouble = error
+            except TimeoutError:
+                trouble = EngineError(f"{self.describe()} did not answer in time")
             left = deadline - loop.time()
-            if state is None or state.ended or left <= 0 or self.closing:
-                return state
+            if left <= 0 or self.closing:
+                if trouble is not None and seen is None:
+                    raise trouble
+                return seen
+            pause = min(pause * _POLL_GROWTH, longest) if trouble is None else max(pause, _TROUBLE_SECONDS)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), min(pause, left))
-            pause = min(pause * _POLL_GROWTH, longest)
 
     async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         state = await self.state(call, workflow_id)
         if state is None or state.ended:
             return state
         await self._terminate(call, workflow_id)
-        # A slice on another machine runs on to its end, for nobody.
+        # A worker elsewhere sees it for itself, soon.
         self._activities.cancel(workflow_id)
         return await self.wait(call, workflow_id, _CANCEL_SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,12 +11,19 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 from azure.core.credentials import AccessToken, TokenCredential
 from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
 from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
+from durabletask.client import OrchestrationQuery
+from durabletask.grpc_options import GrpcWorkerResiliencyOptions
+from durabletask.internal.client_helpers import build_query_instances_req, check_continuation_token
 from durabletask.worker import ConcurrencyOptions
 
 from pow.errors import SettingsError
 
 # Named in sentences about its value; `pow.settings` reads it.
 SETTING = "DURABLE_TASK_SCHEDULER_CONNECTION_STRING"
+
+# A scheduler that was away is found again within these.
+_HELLO_SECONDS = 5.0
+_LONGEST_RECONNECT_SECONDS = 2.0
 
 _AUTHENTICATIONS = ("None", "ManagedIdentity", "DefaultAzure")
 _EXAMPLES = (
@@ -77,10 +85,24 @@ class SchedulerAddress:
         return DefaultAzureCredential(managed_identity_client_id=self.client_id)
 
 
-def scheduler_client(address: SchedulerAddress, logger: logging.Logger) -> AsyncDurableTaskSchedulerClient:
+class SchedulerClient(AsyncDurableTaskSchedulerClient):
+    """A client that lists page by page: the SDK's own has only lists as a whole, however long."""
+
+    async def pages(self, query: OrchestrationQuery) -> AsyncIterator[Sequence[pb.OrchestrationState]]:
+        """What a query finds. How large a page is is the scheduler's to say, unless the query does."""
+        token: Any = None
+        while True:
+            page = await self._get_stub().QueryInstances(build_query_instances_req(query, token))
+            yield page.orchestrationState
+            if not check_continuation_token(page.continuationToken, token, self._logger):
+                return
+            token = page.continuationToken
+
+
+def scheduler_client(address: SchedulerAddress, logger: logging.Logger) -> SchedulerClient:
     """A client of the scheduler."""
     credential = address.credential()
-    return AsyncDurableTaskSchedulerClient(
+    return SchedulerClient(
         host_address=address.endpoint,
         taskhub=address.taskhub,
         token_credential=None if credential is None else _AsyncCredential(credential),
@@ -126,6 +148,9 @@ def scheduler_worker(
         token_credential=address.credential(),
         secure_channel=address.secure,
         concurrency_options=concurrency,
+        resiliency_options=GrpcWorkerResiliencyOptions(
+            hello_timeout_seconds=_HELLO_SECONDS, reconnect_backoff_cap_seconds=_LONGEST_RECONNECT_SECONDS
+        ),
         logger=logger,
     )
 
