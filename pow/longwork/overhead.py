@@ -5,7 +5,7 @@ _WEIGHT = 0.1
 
 
 class Overhead:
-    """A running average, which begins as a guess. Safe to read in any thread."""
+    """A running average, which begins as a guess. In whichever thread: at worst a measure gets lost."""
 
     def __init__(self, guess_seconds: float) -> None:
         """

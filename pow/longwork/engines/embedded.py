@@ -243,9 +243,7 @@ class EmbeddedEngine:
             claim = self._run(workflow, *claim, is_over)
             runs += 1
         if runs > 1:
-            overhead = (time.monotonic() - began - (workflow.used - used)) / runs
-            with self._changed:
-                self._overhead.add(max(overhead, 0.0))
+            self._overhead.add(max(time.monotonic() - began - (workflow.used - used), 0.0) / runs)
 
     def _next_run(self, workflow: Workflow, is_over: Callable[[], bool]) -> tuple[Message, Control[Any]] | None:
         """Begin what the work plans next, if there is anything; finish the workflow if it is done."""
