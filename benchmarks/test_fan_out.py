@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from scheduler_process import SchedulerProcess, WorkerProcess
+from scheduler.process import SchedulerProcess, WorkerProcess
 
 from benchmarks.comparison import MeasureAll, Pair, Report, Section, rate_cells
 from pow.mining.chain import DEFAULT_GENESIS, Block

@@ -1,6 +1,6 @@
 """The engine on a Durable Task Scheduler: the same workflow, through the scheduler's client and worker.
 
-`scheduler_process.py` says what stands in the scheduler's place.
+`scheduler/README.md` says what stands in the scheduler's place.
 """
 
 import socket
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from python_process import HANG_SECONDS
-from scheduler_process import SchedulerProcess
+from scheduler.process import SchedulerProcess
 from server_process import ServerProcess
 
 from pow.errors import EngineError, SettingsError

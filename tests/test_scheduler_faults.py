@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from python_process import HANG_SECONDS
-from scheduler_planting import ours
-from scheduler_process import SchedulerProcess, WorkerProcess, connection_string
-from scheduler_proxy import Proxy
+from scheduler.planting import ours
+from scheduler.process import SchedulerProcess, WorkerProcess, connection_string
+from scheduler.proxy import Proxy
 from server_process import ServerProcess
 
 from pow.errors import EngineError

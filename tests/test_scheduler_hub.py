@@ -14,10 +14,10 @@ from durabletask import task
 from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from python_process import HANG_SECONDS
-from scheduler_control import Planted
-from scheduler_options import SchedulerOptions
-from scheduler_planting import foreign, ours
-from scheduler_process import SchedulerProcess
+from scheduler.control import Planted
+from scheduler.options import SchedulerOptions
+from scheduler.planting import foreign, ours
+from scheduler.process import SchedulerProcess
 
 from pow.errors import EngineError
 from pow.longwork.call import NOBODY, CallContext

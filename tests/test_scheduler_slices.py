@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from python_process import HANG_SECONDS
-from scheduler_options import SchedulerOptions
-from scheduler_process import SchedulerProcess, WorkerProcess
+from scheduler.options import SchedulerOptions
+from scheduler.process import SchedulerProcess, WorkerProcess
 
 from pow.longwork import orchestration
 from pow.longwork.call import NOBODY

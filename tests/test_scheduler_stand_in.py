@@ -1,4 +1,4 @@
-"""The stand-in for the scheduler behaves as servers of its protocol were seen to: `scheduler_process` says which."""
+"""The stand-in for the scheduler behaves as servers of its protocol were seen to: `scheduler.process` says which."""
 
 import time
 from collections import Counter
@@ -9,9 +9,9 @@ from typing import Literal
 import grpc
 import pytest
 from durabletask.client import OrchestrationQuery, OrchestrationStatus, TaskHubGrpcClient
-from scheduler_options import SchedulerOptions
-from scheduler_planting import foreign, ours
-from scheduler_process import SchedulerProcess
+from scheduler.options import SchedulerOptions
+from scheduler.planting import foreign, ours
+from scheduler.process import SchedulerProcess
 
 
 def client_of(scheduler: SchedulerProcess) -> "closing[TaskHubGrpcClient]":

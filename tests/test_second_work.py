@@ -10,7 +10,7 @@ import pytest
 from functions_process import REPOSITORY, FunctionsProcess
 from mcp import Client
 from python_process import HANG_SECONDS, PythonProcess
-from scheduler_process import SchedulerProcess
+from scheduler.process import SchedulerProcess
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from durabletask.client import AsyncTaskHubGrpcClient
 from python_process import HANG_SECONDS
-from scheduler_process import SchedulerProcess, WorkerProcess
+from scheduler.process import SchedulerProcess, WorkerProcess
 from server_process import ServerProcess
 
 from pow.mining.chain import Chain, verify_chain

@@ -7,7 +7,8 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import grpc
 from durabletask.testing.in_memory_backend import OrchestrationInstance
 from google.protobuf.wrappers_pb2 import StringValue
-from scheduler_histories import HistoriesBackend, created_within
+
+from scheduler.histories import HistoriesBackend, created_within
 
 _OTHER_APP = "another_app"
 

@@ -1,6 +1,6 @@
 """The stand-in's server: hands out turns and slices to several workers, and takes their answers.
 
-Run as a program it listens on loopback, and prints where. `scheduler_process` says what it is like.
+Run as a program it listens on loopback, and prints where. `scheduler.process` says what it is like.
 """
 
 import sys
@@ -16,9 +16,10 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as stubs
 import grpc
 from durabletask.testing.in_memory_backend import ActivityWorkItem, OrchestrationInstance
-from scheduler_control import Planted, control_handler
-from scheduler_lists import ListsBackend
-from scheduler_options import SchedulerOptions
+
+from scheduler.control import Planted, control_handler
+from scheduler.lists import ListsBackend
+from scheduler.options import SchedulerOptions
 
 # What the Functions host says of a slice whose worker was killed.
 _KILLED = pb.TaskFailureDetails(errorType="WorkerProcessExitException", errorMessage="Python exited with code 137")

@@ -12,7 +12,8 @@ import durabletask.internal.helpers as helpers
 import durabletask.internal.orchestrator_service_pb2 as pb
 from durabletask.testing import InMemoryOrchestrationBackend
 from durabletask.testing.in_memory_backend import OrchestrationInstance
-from scheduler_options import SchedulerOptions
+
+from scheduler.options import SchedulerOptions
 
 
 class HistoriesBackend(InMemoryOrchestrationBackend):

@@ -9,11 +9,11 @@ from typing import Literal
 class SchedulerOptions:
     """How the stand-in behaves; the defaults are what the scheduler is taken to do.
 
-    `scheduler_process` says which servers do what.
+    `scheduler.process` says which servers do what.
     """
 
     paging: Literal["token", "offset", "all", "none"] = "token"
-    """How `QueryInstances` pages, or that it isn't there: see `scheduler_lists`."""
+    """How `QueryInstances` pages, or that it isn't there: see `scheduler.lists`."""
     page_size: int = 100
     """What a page has at most, whatever the client asks for; `all` has no such limit."""
     starts_between_pages: int = 0

@@ -4,12 +4,11 @@ import json
 import uuid
 from typing import Any
 
-from scheduler_control import Planted
-from scheduler_process import WORK
-
 from pow.longwork.engines.driver import SLICE_SECONDS
 from pow.longwork.orchestration import first_input
 from pow.mining.messages import MiningJob, MiningState
+from scheduler.control import Planted
+from scheduler.process import WORK
 
 JOB = MiningJob(difficulty=60, blocks=1, genesis="GENESIS")
 
