@@ -251,7 +251,7 @@ def test_a_slice_is_lost_after_its_length_and_a_margin_and_the_next_start_of_it_
     history = run(case.work, input_of(case), activity_of(case, 10**9), lost={0, 1, 2})
     assert history.output is not None
     assert history.seconds[:4] == [10.0, 5.0, 2.5, 1.25]
-    assert history.waits[:4] == pytest.approx([13.0, 8.0 * 1.4, 5.5 * 1.4**2, 4.25 * 1.4**3])
+    assert history.waits[:4] == pytest.approx([12.0, 7.0 * 1.4, 4.5 * 1.4**2, 3.25 * 1.4**3])
     # Where slices queue for long, no slice is lost for being slow.
     queueing: WorkflowInput = {**input_of(case), "turnaround": 100.0}
     assert run(case.work, queueing, activity_of(case, 10**9), lost={0}).waits[0] == 150.0
@@ -267,12 +267,12 @@ def test_the_time_that_has_passed_counts() -> None:
         if isinstance(step, StartSlice):
             started.append(step)
         step = next(steps)
-    assert step.time_out == 13.0
+    assert step.time_out == 12.0
     last = started[-1]
     step = steps.send(SliceEnded(last.number, activity_of(MINING, 10**9)(last.request), 4.0))
     while not isinstance(step, AwaitSlice):
         step = next(steps)
-    assert step.time_out == 9.0
+    assert step.time_out == 8.0
 
 
 # --- slices that fail: their worker was killed, or their host gave them up
@@ -326,13 +326,13 @@ def test_a_start_that_fails_while_a_later_one_runs_is_nothing(case: Case) -> Non
     first = next(steps)
     next(steps)
     assert isinstance(first, StartSlice)
-    assert steps.send(TimedOut(13.0)) == StartSlice(1, first.request, 5.0)
+    assert steps.send(TimedOut(12.0)) == StartSlice(1, first.request, 5.0)
     next(steps)
     next(steps)
-    steps.send(SliceFailed(0, "it took too long", final=False, now=14.0))
+    steps.send(SliceFailed(0, "it took too long", final=False, now=13.0))
     step = next(steps)
     assert isinstance(step, AwaitSlice)
-    assert step.time_out == pytest.approx(8.0 * 1.4 - 1.0)
+    assert step.time_out == pytest.approx(7.0 * 1.4 - 1.0)
 
 
 @each_work
@@ -342,18 +342,18 @@ def test_of_a_slice_that_was_started_twice_the_first_answer_counts(case: Case) -
     assert isinstance(next(steps), Report)
     first = next(steps)
     assert isinstance(first, StartSlice)
-    assert next(steps) == AwaitSlice(13.0)
-    assert steps.send(TimedOut(13.0)) == StartSlice(1, first.request, first.seconds / 2)
+    assert next(steps) == AwaitSlice(12.0)
+    assert steps.send(TimedOut(12.0)) == StartSlice(1, first.request, first.seconds / 2)
     part = case.work.run(first.request, control(over_after(1)))
     whole = case.work.run(first.request, control(over_after(2)))
     next(steps)
     next(steps)
-    next_report = steps.send(SliceEnded(1, part, 15.0))
+    next_report = steps.send(SliceEnded(1, part, 14.0))
     second = next(steps)
     assert isinstance(second, StartSlice)
     assert second.request == case.work.plan(case.work.merge(input_of(case)["state"], first.request, part), 1, [])[0]
     next(steps)
-    assert steps.send(SliceEnded(0, whole, 16.0)) == next_report
+    assert steps.send(SliceEnded(0, whole, 15.0)) == next_report
     assert isinstance(next(steps), AwaitSlice)
 
 

@@ -8,7 +8,7 @@ nothing, so handing one out too early costs CPU time only, and little of that: e
 from dataclasses import dataclass
 
 # Beside a slice's own length: for handing it out, beginning it, and handing its answer in.
-MARGIN_SECONDS = 3.0
+MARGIN_SECONDS = 2.0
 # So many times what slices have taken lately, queueing included, is more than one should take.
 _TURNAROUND_FACTOR = 1.5
 # With each further start of one slice (exponential backoff): it may only be waiting in a long queue.

@@ -55,14 +55,25 @@ _OVERHEAD_SECONDS = 0.005
 
 _PURGE_SECONDS = 3600.0
 
+_LOGGED_CHARACTERS = 240
+
 _ENDED: dict[OrchestrationStatus, EngineStatus] = {
     OrchestrationStatus.COMPLETED: "completed",
     OrchestrationStatus.FAILED: "failed",
     OrchestrationStatus.TERMINATED: "terminated",
 }
 
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """A filter: a scheduler that is away is worth a line each time, not the stack of a library."""
+    record.msg, record.args = " ".join(record.getMessage().split())[:_LOGGED_CHARACTERS], None
+    record.exc_info = None
+    return True
+
+
 logger = logging.getLogger(__name__)
 _sdk_logger = logger.getChild("sdk")
+_sdk_logger.addFilter(_one_line)
 
 
 @dataclass(slots=True)

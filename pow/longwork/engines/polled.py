@@ -5,10 +5,11 @@ and what was accepted is known by the id that was made for it here.
 """
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from pow.errors import EngineError
@@ -34,7 +35,7 @@ CALL_SECONDS = 5.0
 _START_SECONDS = 5.0
 _CANCEL_SECONDS = 10.0
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class PolledEngine(Listing, ABC):
@@ -89,17 +90,19 @@ class PolledEngine(Listing, ABC):
 
     async def start(self, call: CallContext, job: Message, twin_key: str, *, fresh: bool = False) -> Started:
         lock = self._starting.setdefault(twin_key, asyncio.Lock())
+        persistence = _Persistence()
         try:
             async with asyncio.timeout(_START_SECONDS), lock:
-                twin = None if fresh else await self._twin(call, job, id_prefix(twin_key))
+                twin = None if fresh else await persistence.get(lambda: self._twin(call, job, id_prefix(twin_key)))
                 if twin is not None and not twin.ended:
                     return Started(twin.workflow_id, joined=True)
                 workflow_id = new_id(twin_key)
-                await self._begin_for_sure(call, workflow_id, job, None if twin is None else twin.kept)
+                given = self._first_input(call, job, None if twin is None else twin.kept)
+                await persistence.get(lambda: self._begin_unless_begun(call, workflow_id, given, persistence.failed))
         except TimeoutError as error:
             raise EngineError(
                 f"{self.describe()} did not say within {_START_SECONDS:g} s whether it accepted the workflow; "
-                "the list of workflows shows it if it did"
+                f"the list of workflows shows it if it did ({persistence.trouble or 'there was no answer'})"
             ) from error
         return Started(workflow_id)
 
@@ -117,18 +120,9 @@ class PolledEngine(Listing, ABC):
                 kept = state
         return kept
 
-    async def _begin_for_sure(
-        self, call: CallContext, workflow_id: str, job: Message, state: Message | None = None
-    ) -> None:
-        """Start a workflow, once. When an answer was lost on its way, the id tells whether the order was, too.
-
-        Args:
-            call: the caller becomes its owner.
-            workflow_id: its new id.
-            job: what it is about.
-            state: from which it goes on; None to begin at the beginning.
-        """
-        given = first_input(
+    def _first_input(self, call: CallContext, job: Message, state: Message | None) -> WorkflowInput:
+        """The input of a new workflow, which goes on from a state; from the beginning without one."""
+        return first_input(
             self._work,
             job,
             slice_seconds=self._slice_seconds,
@@ -137,18 +131,12 @@ class PolledEngine(Listing, ABC):
             created_at=time.time(),
             state=state,
         )
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _START_SECONDS
-        while True:
-            try:
-                return await self._begin(call, workflow_id, given)
-            except EngineError:
-                if loop.time() >= deadline:
-                    raise
-            await asyncio.sleep(_TROUBLE_SECONDS)
-            with suppress(EngineError):
-                if await self.state(call, workflow_id) is not None:
-                    return None
+
+    async def _begin_unless_begun(self, call: CallContext, workflow_id: str, given: WorkflowInput, tried: bool) -> None:
+        """Start a workflow, once: where an answer was lost on its way, the id tells whether the order was, too."""
+        if tried and await self.state(call, workflow_id) is not None:
+            return
+        await self._begin(call, workflow_id, given)
 
     async def wait(self, call: CallContext, workflow_id: str, seconds: float) -> WorkflowState | None:
         loop = asyncio.get_running_loop()
@@ -176,10 +164,39 @@ class PolledEngine(Listing, ABC):
                 await asyncio.wait_for(self._ending.wait(), min(pause, left))
 
     async def cancel(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
-        state = await self.state(call, workflow_id)
-        if state is None or state.ended:
-            return state
-        await self._terminate(call, workflow_id)
+        persistence = _Persistence()
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                state = await persistence.get(lambda: self.state(call, workflow_id))
+                if state is None or state.ended:
+                    return state
+                await persistence.get(lambda: self._terminate(call, workflow_id))
+        except TimeoutError as error:
+            raise EngineError(
+                f"{self.describe()} did not say within {CALL_SECONDS:g} s whether the workflow is cancelled "
+                f"({persistence.trouble or 'there was no answer'})"
+            ) from error
         # A worker elsewhere sees it for itself, soon.
         self._activities.cancel(workflow_id)
         return await self.wait(call, workflow_id, _CANCEL_SECONDS)
+
+
+class _Persistence:
+    """Tries again what a service fails to do, until somebody's time-out ends it. The service may be back soon."""
+
+    def __init__(self) -> None:
+        self.trouble: EngineError | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything has failed so far."""
+        return self.trouble is not None
+
+    async def get(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What the first attempt gives that succeeds."""
+        while True:
+            try:
+                return await attempt()
+            except EngineError as error:
+                self.trouble = error
+            await asyncio.sleep(_TROUBLE_SECONDS)
