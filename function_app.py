@@ -40,7 +40,8 @@ house = mining_house(work, engine, settings, chains)
 
 # A package without the native wheel would mine many times slower in silence: this is where it shows. Printed, since
 # the host drops what is logged outside of an invocation.
-print(f"pow-mcp {__version__} mines with backend {pool.backend} on {pool.threads} thread(s)", flush=True)
+slow = ": SLOW, there are no native kernels in this package" if pool.backend == "hashlib" else ""
+print(f"pow-mcp {__version__} mines with backend {pool.backend} on {pool.threads} thread(s){slow}", flush=True)
 
 
 # --- The MCP tools: start_mining, get_mining_result and the others, a function each

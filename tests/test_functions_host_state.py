@@ -24,7 +24,7 @@ async def test_a_killed_host_leaves_its_task_hub_and_hides_the_activity_that_it_
         running = start(host, "race", [1.5, 60])
         await host.until(running, lambda found: outcomes(found) == ["running"])
         queued = start(host, "chain", {"start": 3, "steps": 2})
-        timed = start(host, "race", [0.1, 0.2])
+        timed = start(host, "race", [1.5, 0.2])
         for instance_id in (queued, timed):
             await host.until(instance_id, lambda found: found["episodes"] == 1)
         host.kill()

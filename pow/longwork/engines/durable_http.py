@@ -5,7 +5,6 @@ https://learn.microsoft.com/azure/azure-functions/durable/durable-functions-http
 """
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -58,18 +57,14 @@ async def instance_pages(
 
 
 def has_ended(client: Any, workflow_id: str) -> bool:
-    """Whether an instance has ended, or isn't known any more; for threads, which it blocks for a moment.
+    """Whether an instance has ended; for threads, which it blocks for a moment.
 
     Raises:
-        OSError, ValueError: the host doesn't answer, or not as it should.
+        OSError, ValueError: the host doesn't answer, or doesn't know the instance.
     """
     url = f"{_base_url(client)}instances/{quote(workflow_id)}?showInput=false"
-    try:
-        with _loopback.open(url, timeout=_LOOK_SECONDS) as answer:
-            status: str = json.load(answer)["runtimeStatus"]
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code == 404
+    with _loopback.open(url, timeout=_LOOK_SECONDS) as answer:
+        status: str = json.load(answer)["runtimeStatus"]
     return status in _ENDED
 
 

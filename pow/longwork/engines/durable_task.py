@@ -199,8 +199,12 @@ class DurableTaskEngine(PolledEngine):
             await asyncio.sleep(_PURGE_SECONDS)
 
     async def _purge(self) -> None:
-        query = OrchestrationQuery(runtime_status=list(_ENDED), fetch_inputs_and_outputs=False)
         oldest = time.time() - KEEP_SECONDS
+        query = OrchestrationQuery(
+            runtime_status=list(_ENDED),
+            created_time_to=datetime.fromtimestamp(oldest, UTC),
+            fetch_inputs_and_outputs=False,
+        )
         async for page in self._listed(query):
             for found in page:
                 if found.lastUpdatedTimestamp.ToSeconds() < oldest:
@@ -232,12 +236,12 @@ class DurableTaskEngine(PolledEngine):
             raise EngineError(f"the workflow engine ({self.describe()}) did not answer: {details}") from error
 
     def _has_ended(self, workflow_id: str) -> bool:
-        """Called in a thread of the worker's; True, too, for a workflow that the scheduler has forgotten."""
+        """Called in a thread of the worker's. One that the scheduler doesn't know hasn't: it may be back soon."""
 
         async def has_ended() -> bool:
             async with self._calls() as client:
                 found = await client.get_orchestration_state(workflow_id, fetch_payloads=False)
-            return found is None or found.runtime_status in _ENDED
+            return found is not None and found.runtime_status in _ENDED
 
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(has_ended(), self._loop).result(CALL_SECONDS)
@@ -344,4 +348,8 @@ def _words(message: str) -> str:
 
 
 def _loaded(text: str | None) -> Any:
-    return json.loads(text) if text else None
+    """A JSON value; None for none, and for what somebody else has put there."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
