@@ -149,6 +149,7 @@ async def test_a_workflow_whose_slices_always_fail_says_so_and_an_equal_one_goes
     assert "was tried 10 times and failed each time; the last time Python exited with code 137" in result["error"]
     # Of the first block, as many as were tried.
     assert f"all nonces of block 1 below {reached:,} tried" in result["error"]
+    assert result["error"].endswith("That is kept: the same call of start_mining goes on from there.")
     assert not again.joined
     assert again.workflow_id != started.workflow_id
     assert hashes(further) >= reached

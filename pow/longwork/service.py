@@ -211,7 +211,9 @@ class LongWorkService:
             progress = self.progress(state)
             if progress.done:
                 result["progress"] = progress.document
-                result["error"] = f"{error}. It had come to: {progress.reached or progress.sentence}"
+                result["error"] = f"{error}. It had come to: {progress.reached or progress.sentence}."
+                if state.kept is not None:
+                    result["error"] += f" That is kept: the same call of {self.names.start} goes on from there."
         return result
 
     def _running(self, state: WorkflowState) -> WorkResult:
