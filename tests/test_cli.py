@@ -226,7 +226,13 @@ def test_calibrate_shows_progress_on_a_terminal_and_wipes_it() -> None:
 )
 def test_ctrl_c_ends_the_work_without_a_traceback(arguments: list[str]) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen([sys.executable, "-m", "pow", *arguments], stdout=subprocess.PIPE, stderr=theirs) as process:
+    # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "pow", *arguments], stdout=subprocess.PIPE, stderr=theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         os.close(theirs)
         shown = os.read(ours, 4096)  # the first progress: it is at work now
         process.send_signal(signal.SIGINT)
