@@ -36,8 +36,11 @@ needs_native = pytest.mark.skipif(native_missing(), reason="hashlib would take m
 WORK = MiningWork(MinerPool(1))
 
 
-async def call(host: FunctionsProcess, tool: str, path: str = MCP_PATH, **arguments: Any) -> dict[str, Any]:
-    async with host.client("legacy", path) as client:
+async def call(
+    host: FunctionsProcess, tool: str, path: str = MCP_PATH, *, owner: str | None = None, **arguments: Any
+) -> dict[str, Any]:
+    headers = {} if owner is None else {"X-MS-CLIENT-PRINCIPAL-ID": owner}
+    async with host.client("legacy", path, headers=headers) as client:
         result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
     content: dict[str, Any] = result.structured_content
@@ -183,21 +186,13 @@ def crowded() -> Iterator[tuple[FunctionsProcess, dict[str, list[str]]]]:
         yield host, ids
 
 
-async def as_owner(host: FunctionsProcess, owner: str, tool: str, **arguments: Any) -> dict[str, Any]:
-    async with host.client("legacy", headers={"X-MS-CLIENT-PRINCIPAL-ID": owner}) as client:
-        result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    content: dict[str, Any] = result.structured_content
-    return content
-
-
 async def test_a_list_has_the_callers_newest_whatever_the_pages(
     crowded: tuple[FunctionsProcess, dict[str, list[str]]],
 ) -> None:
     host, ids = crowded
     for owner in (OWNERS[0], OWNERS[7], OWNERS[29]):
         for limit in (1, 5, 100):
-            listed = await as_owner(host, owner, "list_minings", limit=limit)
+            listed = await call(host, "list_minings", owner=owner, limit=limit)
             assert [entry["workflow_id"] for entry in listed["minings"]] == ids[owner][:limit]
 
 
@@ -207,19 +202,19 @@ async def test_an_id_with_a_slip_is_recognised_among_many(
     host, ids = crowded
     right = ids[OWNERS[3]][-1]
     slip = right[:-1] + ("0" if right[-1] != "0" else "1")
-    result = await as_owner(host, OWNERS[3], "get_mining_result", workflow_id=slip)
+    result = await call(host, "get_mining_result", owner=OWNERS[3], workflow_id=slip)
     assert (result["status"], result["closest"]) == ("not_found", right)
 
 
 async def test_a_running_twin_is_found_among_many(crowded: tuple[FunctionsProcess, dict[str, list[str]]]) -> None:
     host, _ = crowded
-    first = await as_owner(host, OWNERS[5], "start_mining", difficulty=40)
-    again = await as_owner(host, OWNERS[5], "start_mining", difficulty=40)
-    other = await as_owner(host, OWNERS[6], "start_mining", difficulty=40)
+    first = await call(host, "start_mining", owner=OWNERS[5], difficulty=40)
+    again = await call(host, "start_mining", owner=OWNERS[5], difficulty=40)
+    other = await call(host, "start_mining", owner=OWNERS[6], difficulty=40)
     assert (again["workflow_id"], again["joined"]) == (first["workflow_id"], True)
     assert other["workflow_id"] != first["workflow_id"]
     for owner, started in ((OWNERS[5], first), (OWNERS[6], other)):
-        await as_owner(host, owner, "cancel_mining", workflow_id=started["workflow_id"])
+        await call(host, "cancel_mining", owner=owner, workflow_id=started["workflow_id"])
 
 
 # --- what the extension shows

@@ -153,7 +153,8 @@ class LongWork(Protocol[JobT, StateT, RequestT, AnswerT]):
     def run(self, request: RequestT, control: Control[AnswerT]) -> AnswerT:
         """Do what a request asks for until it is done or `control` says that it is over; the answer.
 
-        It may run twice, and at the same time on two machines. It should look at `control.over` ten times a
+        It may run twice, and at the same time on two machines. What it raises fails the workflow; an answer must have
+        no key "work_failed", by which engines carry that about. It should look at `control.over` ten times a
         second, and give a partial answer about once a second.
         """
 

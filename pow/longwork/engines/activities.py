@@ -9,10 +9,10 @@ import json
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, TypedDict
 
+from pow.longwork.engines.remembered import Remembered
 from pow.longwork.overhead import Overhead
 from pow.longwork.work import AnyWork, Control, Message
 
@@ -70,11 +70,11 @@ class Activities:
         self.overhead = overhead
         self._work = work
         # When the newest slice of a workflow ended here, on the monotonic clock.
-        self._ended_at = _Remembered[float](_REMEMBERED_ANSWERS)
+        self._ended_at = Remembered[float](_REMEMBERED_ANSWERS)
         self._changed = threading.Condition()
         self._running: dict[Hashable, _Run] = {}
-        self._answers = _Remembered[Message](_REMEMBERED_ANSWERS)
-        self._ends = _Remembered[bool](_REMEMBERED_ENDS)
+        self._answers = Remembered[Message](_REMEMBERED_ANSWERS)
+        self._ends = Remembered[None](_REMEMBERED_ENDS)
         self._closing = False
         self._watch: threading.Thread | None = None
         # When the watch looks again by itself, on the monotonic clock.
@@ -97,7 +97,8 @@ class Activities:
         run = _Run(control, has_ended)
         with self._changed:
             first = self._running.get(key)
-            answered = self._answers.get(key)
+            # Once: a work that got nowhere is asked the same again, and would be told so for ever.
+            answered = self._answers.pop(key)
             if answered is not None:
                 return answered
             if first is None:
@@ -106,7 +107,7 @@ class Activities:
                     self.overhead.add(min(time.monotonic() - before, _LONGEST_OVERHEAD_SECONDS))
                 self._running[key] = run
                 self._watch_over(run)
-            gone = self._ends.get(owner) is not None
+            gone = owner in self._ends
         if first is not None:
             # It was handed out again while it runs.
             first.ended.wait()
@@ -129,7 +130,7 @@ class Activities:
     def cancel(self, workflow_id: str) -> None:
         """End the workflow's runs in this process at once, and those that may still come."""
         with self._changed:
-            self._ends.add(workflow_id, True)
+            self._ends.add(workflow_id, None)
             controls = [run.control for run in self._running.values() if run.control.workflow_id == workflow_id]
         for control in controls:
             control.cancel()
@@ -185,26 +186,3 @@ class Activities:
                 self._watch_wakes_at = float("inf") if first is None else first.look_at
                 self._changed.wait(None if first is None else first.look_at - time.monotonic())
             return None
-
-
-T = TypeVar("T")
-
-
-class _Remembered(Generic[T]):
-    """The newest entries of a mapping."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._entries: OrderedDict[Hashable, T] = OrderedDict()
-
-    def get(self, key: Hashable) -> T | None:
-        return self._entries.get(key)
-
-    def pop(self, key: Hashable) -> T | None:
-        return self._entries.pop(key, None)
-
-    def add(self, key: Hashable, value: T) -> None:
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._most:
-            self._entries.popitem(last=False)

@@ -17,8 +17,8 @@ from pow.longwork.call import CallContext
 from pow.longwork.engine import EngineStatus, WorkflowState
 from pow.longwork.engines.activities import ActivityInput
 from pow.longwork.engines.driver import SLICE_SECONDS, ActivityFailed, drive, shown_owner, workflow_state
-from pow.longwork.engines.durable_http import has_ended, instance_pages
-from pow.longwork.engines.listing import Entry
+from pow.longwork.engines.durable_http import instance_pages, instance_status
+from pow.longwork.engines.listing import Entry, Filter
 from pow.longwork.engines.polled import CALL_SECONDS, PolledEngine
 from pow.longwork.orchestration import WorkflowInput
 from pow.longwork.overhead import Overhead
@@ -79,7 +79,7 @@ class DurableFunctionsEngine(PolledEngine):
             client: the invocation's DurableOrchestrationClient, by which a slice sees that its workflow was ended on
                 another instance; None for a slice that runs to its end then.
         """
-        return self._activities.run(given, has_ended=None if client is None else partial(has_ended, client))
+        return self._activities.run(given, has_ended=None if client is None else partial(_has_ended, client))
 
     async def _begin(self, call: CallContext, workflow_id: str, given: WorkflowInput) -> None:
         await _called(call.client.start_new(self._work.name, instance_id=workflow_id, client_input=given))
@@ -91,16 +91,9 @@ class DurableFunctionsEngine(PolledEngine):
         found = await _called(call.client.get_status(workflow_id, show_input=True))
         return self._workflow_state(found) if found and found.name == self._work.name else None
 
-    async def _pages(
-        self,
-        call: CallContext,
-        *,
-        prefix: str = "",
-        statuses: Sequence[EngineStatus] = (),
-        since: float | None = None,
-    ) -> AsyncIterator[Sequence[Entry]]:
-        names = [name for name, status in _STATUSES.items() if status in statuses]
-        pages = instance_pages(call.client, prefix=prefix, statuses=names, since=since)
+    async def _pages(self, call: CallContext, wanted: Filter) -> AsyncIterator[Sequence[Entry]]:
+        names = [name for name, status in _STATUSES.items() if status in wanted.statuses]
+        pages = instance_pages(call.client, prefix=wanted.prefix, statuses=names, since=wanted.since)
         while (page := await _called(anext(pages, None), _PAGE_SECONDS)) is not None:
             yield [_entry(found) for found in page if found["name"] == self._work.name]
 
@@ -174,6 +167,10 @@ async def _called(call: Awaitable[T], seconds: float = CALL_SECONDS) -> T:
         raise EngineError(f"Durable Functions did not answer within {seconds:g} s") from error
     except Exception as error:  # the client raises bare ones, and those of its HTTP library
         raise EngineError(f"Durable Functions did not answer: {_without_tail(str(error) or repr(error))}") from error
+
+
+def _has_ended(client: Any, workflow_id: str) -> bool:
+    return _STATUSES[instance_status(client, workflow_id)] != "running"
 
 
 def _entry(found: Any) -> Entry:

@@ -15,7 +15,6 @@ _CONTINUATION = "x-ms-continuation-token"
 # The host gives 100 a page unless asked for more, and takes no more than this.
 _TOP = 1000
 _LOOK_SECONDS = 2.0
-_ENDED = ("Completed", "Failed", "Terminated", "Canceled")
 # No proxy that the environment may name is on the way to the host.
 _loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -56,16 +55,16 @@ async def instance_pages(
             headers = {_CONTINUATION: token}
 
 
-def has_ended(client: Any, workflow_id: str) -> bool:
-    """Whether an instance has ended; for threads, which it blocks for a moment.
+def instance_status(client: Any, instance_id: str) -> str:
+    """An instance's `runtimeStatus`; for threads, which it blocks for a moment.
 
     Raises:
         OSError, ValueError: the host doesn't answer, or doesn't know the instance.
     """
-    url = f"{_base_url(client)}instances/{quote(workflow_id)}?showInput=false"
+    url = f"{_base_url(client)}instances/{quote(instance_id)}?showInput=false"
     with _loopback.open(url, timeout=_LOOK_SECONDS) as answer:
         status: str = json.load(answer)["runtimeStatus"]
-    return status in _ENDED
+    return status
 
 
 def _base_url(client: Any) -> str:

@@ -26,7 +26,7 @@ from pow.longwork.call import CallContext
 from pow.longwork.engine import KEEP_SECONDS, EngineStatus, WorkflowState
 from pow.longwork.engines.activities import ActivityInput
 from pow.longwork.engines.driver import SLICE_SECONDS, ActivityFailed, drive, shown_owner, workflow_state
-from pow.longwork.engines.listing import Entry
+from pow.longwork.engines.listing import Entry, Filter
 from pow.longwork.engines.polled import CALL_SECONDS, PolledEngine
 from pow.longwork.engines.scheduler import (
     SchedulerAddress,
@@ -161,18 +161,11 @@ class DurableTaskEngine(PolledEngine):
             found = await client.get_orchestration_state(workflow_id)
         return None if found is None or found.name != self._work.name else self._workflow_state(found)
 
-    async def _pages(
-        self,
-        call: CallContext,
-        *,
-        prefix: str = "",
-        statuses: Sequence[EngineStatus] = (),
-        since: float | None = None,
-    ) -> AsyncIterator[Sequence[Entry]]:
+    async def _pages(self, call: CallContext, wanted: Filter) -> AsyncIterator[Sequence[Entry]]:
         query = OrchestrationQuery(
-            runtime_status=[known for known in OrchestrationStatus if _status(known) in statuses] or None,
-            instance_id_prefix=prefix or None,
-            created_time_from=None if since is None else datetime.fromtimestamp(since, UTC),
+            runtime_status=[known for known in OrchestrationStatus if _status(known) in wanted.statuses] or None,
+            instance_id_prefix=wanted.prefix or None,
+            created_time_from=None if wanted.since is None else datetime.fromtimestamp(wanted.since, UTC),
             fetch_inputs_and_outputs=False,
         )
         async for page in self._listed(query):

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pow.errors import EngineError
 from pow.longwork.call import CallContext
 from pow.longwork.engine import EngineStatus, WorkflowState
+from pow.longwork.engines.remembered import Remembered
 
 # For a list and for counts, whatever the service has.
 _LIST_SECONDS = 10.0
@@ -44,45 +45,45 @@ class Entry:
     owner_known: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which workflows of the work's a list is to have."""
+
+    prefix: str = ""
+    """Of their ids."""
+    statuses: Sequence[EngineStatus] = ()
+    """Which they may have; all if empty."""
+    since: float | None = None
+    """Created by the service's clock at this Unix time or later; None for all."""
+
+
+_ALL = Filter()
+
+
 class Listing(ABC):
     """The part of an `Engine` that lists and counts."""
 
     def __init__(self) -> None:
-        self._owners: OrderedDict[str, str | None] = OrderedDict()
+        self._owners = Remembered[str | None](_REMEMBERED_OWNERS)
 
     @abstractmethod
     async def state(self, call: CallContext, workflow_id: str) -> WorkflowState | None:
         """As in `Engine`."""
 
     @abstractmethod
-    def _pages(
-        self,
-        call: CallContext,
-        *,
-        prefix: str = "",
-        statuses: Sequence[EngineStatus] = (),
-        since: float | None = None,
-    ) -> AsyncIterator[Sequence[Entry]]:
-        """The work's workflows, page by page, without inputs and outputs, in whatever order; a page may be empty.
-
-        Args:
-            call: brings the host's client.
-            prefix: of their ids.
-            statuses: which they may have; all if empty.
-            since: created by the service's clock at this Unix time or later; None for all.
-        """
+    def _pages(self, call: CallContext, wanted: Filter) -> AsyncIterator[Sequence[Entry]]:
+        """The work's workflows, page by page, without inputs and outputs, in whatever order; a page may be empty."""
 
     async def newest(self, call: CallContext, limit: int) -> Sequence[WorkflowState]:
-        deadline = asyncio.get_running_loop().time() + _LIST_SECONDS
         found: list[WorkflowState] = []
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(_LIST_SECONDS):
                 entries = await self._entries(call, most=_SMALL)
                 if len(entries) < _SMALL:
                     return await self._newest_of(call, entries, limit)
                 for window in _WINDOWS_SECONDS:
                     since = time.time() - window
-                    found = await self._newest_of(call, await self._entries(call, since=since), limit)
+                    found = await self._newest_of(call, await self._entries(call, Filter(since=since)), limit)
                     if len(found) == limit and (found[-1].created_at or 0.0) >= since + _CLOCK_SECONDS:
                         return found
                 return await self._newest_of(call, await self._entries(call), limit)
@@ -101,18 +102,10 @@ class Listing(ABC):
         except TimeoutError:
             raise EngineError(f"the workflow engine did not count its workflows within {_LIST_SECONDS:g} s") from None
 
-    async def _entries(
-        self,
-        call: CallContext,
-        *,
-        prefix: str = "",
-        statuses: Sequence[EngineStatus] = (),
-        since: float | None = None,
-        most: int | None = None,
-    ) -> list[Entry]:
+    async def _entries(self, call: CallContext, wanted: Filter = _ALL, *, most: int | None = None) -> list[Entry]:
         """Of all pages, each id once: some services page by offset, and repeat themselves while others start."""
         entries: dict[str, Entry] = {}
-        async for page in self._pages(call, prefix=prefix, statuses=statuses, since=since):
+        async for page in self._pages(call, wanted):
             entries.update((entry.workflow_id, entry) for entry in page)
             if most is not None and len(entries) >= most:
                 break
@@ -136,7 +129,7 @@ class Listing(ABC):
             )
             for state in read:
                 if state is not None:
-                    self._remember_owner(state)
+                    self._owners.add(state.workflow_id, state.owner)
                     if state.owner == call.caller:
                         found.append(state)
             found.sort(key=lambda state: state.created_at or 0.0, reverse=True)
@@ -146,9 +139,3 @@ class Listing(ABC):
         if entry.owner_known:
             return entry.owner == caller
         return self._owners.get(entry.workflow_id, caller) == caller
-
-    def _remember_owner(self, state: WorkflowState) -> None:
-        self._owners[state.workflow_id] = state.owner
-        self._owners.move_to_end(state.workflow_id)
-        if len(self._owners) > _REMEMBERED_OWNERS:
-            self._owners.popitem(last=False)

@@ -17,7 +17,7 @@ from pow.longwork.call import CallContext
 from pow.longwork.engine import Started, WorkflowState
 from pow.longwork.engines.activities import Activities
 from pow.longwork.engines.driver import SLICE_SECONDS, id_prefix, new_id
-from pow.longwork.engines.listing import Listing
+from pow.longwork.engines.listing import Filter, Listing
 from pow.longwork.orchestration import WorkflowInput, first_input
 from pow.longwork.overhead import Overhead
 from pow.longwork.work import AnyWork, Message
@@ -109,7 +109,7 @@ class PolledEngine(Listing, ABC):
     async def _twin(self, call: CallContext, job: Message, prefix: str) -> WorkflowState | None:
         """An equal workflow that runs, or else one that has failed, from whose state another may go on."""
         kept: WorkflowState | None = None
-        for entry in await self._entries(call, prefix=prefix, statuses=("running", "failed")):
+        for entry in await self._entries(call, Filter(prefix, ("running", "failed"))):
             state = await self.state(call, entry.workflow_id)
             # Prefixes may be equal by chance.
             if state is None or (state.job, state.owner) != (job, call.caller):
